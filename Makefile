@@ -1,0 +1,41 @@
+# Thin: each target is one Python command that also runs without make (README, "Without make").
+PYTHON ?= python3
+RUN := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench serve ui validate clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## set up .venv from the pinned stacks (demo and test do it themselves)
+	@$(PYTHON) deployments/setup.py
+
+demo: setup ## the whole chain on two CPU cores: fine-tune, merge, export, evaluate, release
+	@$(RUN) -m flows finetune signals/nano
+
+test: ## every test, Unsloth included
+	@$(PYTHON) deployments/setup.py --with dev --with unsloth
+	@$(RUN) -m pytest
+
+check: ## format, lint, import directions, light imports
+	@$(PYTHON) deployments/setup.py --with dev
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@.venv/bin/lint-imports --no-cache
+	@$(RUN) -m pytest -q tests/test_light_imports.py
+
+bench: setup ## measure Prefect against plain calls, merge against PEFT, a cached run; writes the README's table
+	@$(RUN) tests/benchmarks/run.py
+
+serve: setup ## serve the released GGUF with an OpenAI-compatible API on loopback
+	@$(RUN) -m flows serve signals/nano
+
+ui: setup ## Prefect server, worker and deployments on loopback; Ctrl-C stops them all
+	@$(RUN) -m deployments.ui
+
+validate: setup ## check rows: make validate RECIPE=signals DATA=path
+	@$(RUN) -m flows validate $(RECIPE) $(DATA)
+
+clean: ## remove what runs made: store, release, validation, caches (.venv stays)
+	rm -rf store release validation .prefect .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

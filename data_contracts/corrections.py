@@ -1,0 +1,101 @@
+"""Known-bad rows as data: `data_contracts/<recipe>/corrections.yaml`, each with a reason, refused when out of date."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data_contracts.errors import ContractError
+from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.verdict import Check, report
+from data_contracts.yaml_model import read_yaml, validated
+
+Value = str | float | int
+
+
+class Correction(BaseModel):
+    """One bad row: how to find it, what to do with it, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    source_batch: str = Field(min_length=1)
+    """Batch that the row belongs to; a table without this batch is not searched."""
+    match: dict[str, Value] = Field(min_length=1)
+    """Values that single out one row of the batch, the bad value among them. Never empty: that would hit every row."""
+    action: Literal["drop", "set"]
+    """Take the row out, or write `set` into it."""
+    set: dict[str, Value] = Field(default_factory=dict)
+    """New values by column; for action `set` only."""
+    reason: str = Field(min_length=10)
+    """Why, in words that a later reader can check."""
+
+    @model_validator(mode="after")
+    def _set_has_values(self) -> Correction:
+        if (self.action == "set") != bool(self.set):
+            raise ValueError("action 'set' needs values under `set`, and action 'drop' must have none")
+        return self
+
+
+class Corrections(BaseModel):
+    """All corrections of a recipe, in the order in which they are applied."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    corrections: list[Correction]
+
+
+def load_corrections(recipe: str) -> list[Correction]:
+    """The entries of corrections.yaml.
+
+    Raises:
+        ConfigError: every wrong entry at once.
+    """
+    values = read_yaml(CONTRACTS_FOLDER / recipe / "corrections.yaml", "corrections")
+    return validated(Corrections, values, "corrections", f"data_contracts/{recipe}/corrections.yaml").corrections
+
+
+def apply_corrections(recipe: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Check]]:
+    """The table with its known-bad rows dropped or set right, and one report of what was done.
+
+    Raises:
+        ContractError: a correction's row no longer exists, it fits several rows, or it names a column that the table
+            lacks; all of them at once.
+    """
+    problems: list[str] = []
+    done: list[str] = []
+    corrections = load_corrections(recipe)
+    batches = set(frame["source_batch"]) if corrections and "source_batch" in frame.columns else set()
+    for number, one in enumerate(corrections, start=1):
+        if one.source_batch not in batches:
+            continue
+        wanted = {"source_batch": one.source_batch, **one.match}
+        lacking = [name for name in (*one.match, *one.set) if name not in frame.columns]
+        if lacking:
+            problems.append(
+                f"corrections: entry {number} names {', '.join(lacking)}, not a column of the table. Correct the entry."
+            )
+            continue
+        hit = pl.all_horizontal(pl.col(name) == pl.lit(value) for name, value in wanted.items())
+        found = frame.filter(hit).height
+        if found != 1:
+            advice = "It was fixed at its source: delete the entry." if not found else "Add values to its match."
+            problems.append(
+                f"corrections: entry {number} ({one.reason}) fits {found} rows of '{one.source_batch}', not 1. {advice}"
+            )
+            continue
+        frame = frame.filter(~hit) if one.action == "drop" else _set(frame, hit, one.set)
+        done.append(f"{one.action}: {one.reason}")
+    if problems:
+        raise ContractError("\n".join(problems))
+    detail = f"{len(corrections) - len(done)} belong to other batches" + "".join(f"; {what}" for what in done)
+    return frame, [report("corrections applied", len(done), detail=detail if corrections else "")]
+
+
+def _set(frame: pl.DataFrame, hit: pl.Expr, values: dict[str, Value]) -> pl.DataFrame:
+    mask = frame.select(hit).to_series()  # taken before any column changes: a match may name a column that is set
+    return frame.with_columns(
+        pl.when(mask).then(pl.lit(value, dtype=frame.schema[name])).otherwise(pl.col(name)).alias(name)
+        for name, value in values.items()
+    )

@@ -1,0 +1,77 @@
+"""The numbers a set of rows is held to: one frozen model, filled from `data_contracts/<recipe>/limits.yaml`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data_contracts.errors import ConfigError
+from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.yaml_model import read_yaml, validated
+
+
+class Limits(BaseModel):
+    """Limits of one profile. All `_fraction` values lie between 0 and 1; bounds are inclusive unless said."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    recipe: str
+    """Contract folder that the numbers come from."""
+    profile: str
+    """Section of limits.yaml that was laid over `default`."""
+    min_rows: int = Field(ge=1)
+    """Fewest rows of a table. An empty table breaks no rule on a column, so this one is never optional."""
+    min_trace_chars: int = Field(ge=1)
+    """Shortest thinking trace, in characters."""
+    max_trace_chars: int = Field(ge=1)
+    """Longest thinking trace, in characters."""
+    min_noise_fraction: float = Field(ge=0, le=1)
+    """Smallest share of noise rows."""
+    max_noise_fraction: float = Field(ge=0, le=1)
+    """Largest share of noise rows."""
+    min_positive_fraction: float = Field(ge=0, le=1)
+    """Smallest share of YES-more-likely rows among the rows with a direction."""
+    max_positive_fraction: float = Field(ge=0, le=1)
+    """Largest share of YES-more-likely rows among the rows with a direction."""
+    min_disagreeing_fraction: float = Field(ge=0, le=1)
+    """Smallest share of rows whose metric and YES move apart, among rows in which both move."""
+    max_length_rank_correlation: float = Field(ge=0, le=1)
+    """Largest |Spearman correlation| of trace length with a label."""
+    max_p_value: float = Field(gt=0, lt=1)
+    """A finding above its limit is believed when chance gives one as large at most this often; else *cannot tell*."""
+    min_audit_rows: int = Field(ge=10)
+    """Fewest rows from which a correlation, a share or a shortcut can be told; half as many of a subset of rows."""
+    max_shortcut_advantage_fraction: float = Field(ge=0, le=0.5)
+    """How far above chance (0.5) a model that sees only the trace length may guess a label, in balanced accuracy."""
+    max_input_similarity_fraction: float | None = Field(ge=0, le=1)
+    """Largest word-shingle Jaccard similarity of a held-out input with a training input. null: inputs are templated
+    sentences, so similarity says nothing; only identical inputs are refused, and the largest one is reported."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Limits:
+        pairs = ("trace_chars", "noise_fraction", "positive_fraction")
+        wrong = [name for name in pairs if getattr(self, f"min_{name}") > getattr(self, f"max_{name}")]
+        if wrong:
+            raise ValueError("; ".join(f"min_{one} is larger than max_{one}: no row could pass" for one in wrong))
+        return self
+
+
+def load_limits(recipe: str, profile: str = "default") -> Limits:
+    """The limits of a recipe: section `default` of limits.yaml with section `profile` laid over it.
+
+    Raises:
+        ConfigError: every unknown key, missing key and impossible value at once; or the profile is not in the file.
+    """
+    values = read_yaml(CONTRACTS_FOLDER / recipe / "limits.yaml", "limits")
+    where = f"data_contracts/{recipe}/limits.yaml"
+    not_sections = [name for name, section in values.items() if not isinstance(section, dict)]
+    if not_sections or "default" not in values:
+        raise ConfigError(
+            f"limits: {where}: expected sections of 'name: value' lines, 'default' among them. Found {sorted(values)}"
+            f"{'; not a section: ' + ', '.join(map(str, not_sections)) if not_sections else ''}. Correct the file."
+        )
+    if profile not in values:
+        raise ConfigError(
+            f"limits: {where}: no profile '{profile}'. Found {', '.join(values)}. Add a section or name another."
+        )
+    merged = {**values["default"], **values[profile], "recipe": recipe, "profile": profile}
+    return validated(Limits, merged, "limits", f"{where} ({profile})")

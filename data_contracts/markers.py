@@ -1,0 +1,29 @@
+"""Text that must never be in a row: what chat templates and reasoning channels leave behind, whole or stripped.
+
+The patterns are Rust regular expressions (polars), and are also valid for Python's `re`.
+"""
+
+from __future__ import annotations
+
+RAW_MARKERS = (
+    r"<\||\|>|</?tool_(?:call|response)s?>|</?function_calls?>|\[/?(?:INST|TOOL_CALLS)\]|<(?:start|end)_of_turn>"
+)
+"""Control tokens written as text (`<|im_start|>`, `<|channel|>`) and the tags of tool calls."""
+
+THINK_TAGS = r"</?think(?:ing)?>"
+"""The pair that the renderer puts around a trace. One inside a trace makes a second: the answer starts too early."""
+
+STRIPPED_MARKERS = r"^\s*(?:analysis|commentary)|^\s*final\s*\{|assistant(?:final|analysis|commentary)"
+"""What remains when special tokens are dropped on decoding: the channel's name grows onto the text
+(`analysisWe need to ...assistantfinal{`). Small letters only: a trace may well begin with "Analysis of ..."."""
+
+CHAT_CONTROL = f"{RAW_MARKERS}|{THINK_TAGS}"
+"""What a user-supplied field could use to leave its place in the prompt."""
+
+ANY_MARKER = f"{RAW_MARKERS}|{THINK_TAGS}|{STRIPPED_MARKERS}"
+
+JSON_TEXT = r'\{\s*"|"\w+"\s*:|```'
+"""A JSON object, a quoted key or a code fence: the answer, repeated inside the reasoning."""
+
+CONTROL_CHARACTERS = "[\x00-\x08\x0b-\x1f\x7f\ufffd]"
+"""Invisible bytes and the replacement character: traces of a wrong decoding."""

@@ -1,0 +1,151 @@
+"""The row contract of signals: one headline, one market question, the reasoning and the six fields of the answer.
+
+Rules read "what is wrong; what to do". A rule on two columns is a `dataframe_check`, named after the column to look at.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pandera.polars as pa
+import polars as pl
+from pandera.api.polars.types import PolarsData
+
+from data_contracts import markers
+from data_contracts.signals.output import InformationType
+
+NOISE_MAX_RELEVANCE = 0.1
+"""At or below this a row is noise. Part of the meaning of `relevance`, not a limit to tune: so it stands here."""
+
+INFORMATION_TYPES = list(get_args(InformationType))
+NOISE = pl.col("relevance") <= NOISE_MAX_RELEVANCE
+SOURCE_TAG = r" [-–—|] (?:[A-Z][\w.&'’]*)(?: [A-Z][\w.&'’]*){0,3}\s*$"
+
+
+def audited(frame: pl.DataFrame) -> pl.DataFrame:
+    """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit.py)."""
+    return frame.select(
+        "trace",
+        "source_batch",
+        input=pl.format("{}\n{}", "headline", "question"),
+        noise=NOISE,
+        sign=pl.col("direction").sign().cast(pl.Int8),
+        metric_sign=pl.col("metric_direction").cast(pl.Int8),
+        label_relevance="relevance",
+        label_magnitude="magnitude",
+    )
+
+
+def _has(data: PolarsData, pattern: str) -> pl.LazyFrame:
+    return data.lazyframe.select(pl.col(data.key).str.contains(pattern))
+
+
+def _lacks(data: PolarsData, pattern: str) -> pl.LazyFrame:
+    return data.lazyframe.select(~pl.col(data.key).str.contains(pattern))
+
+
+class SignalRow(pa.DataFrameModel):
+    """One row. `metric_direction` and `source_batch` describe it and never enter a prompt or an answer."""
+
+    headline: str = pa.Field(description="as published, without the source's name")
+    question: str = pa.Field(description="the market's question; YES and NO are its two answers")
+    trace: str = pa.Field(description="reasoning from the headline to the probability of YES, without think tags")
+    relevance: float = pa.Field(description="0..1, how much the headline bears on the question")
+    direction: float = pa.Field(description="-1..1, whether YES gets more or less likely; never the metric's direction")
+    magnitude: float = pa.Field(description="0..1, size of the update; 0.1 moderate, 0.4 near-resolving")
+    source_credibility: float = pa.Field(description="0..1, how far the source can be believed")
+    information_type: str = pa.Field(description="what kind of information it is; see output.py")
+    novelty: float = pa.Field(description="0..1, how much the market cannot have known")
+    source_batch: str = pa.Field(description="where the row came from")
+    metric_direction: int = pa.Field(description="-1, 0, +1: which way the metric in the headline moves; 0 for none")
+
+    @pa.check("headline", "question", error="shorter than 8 characters; write it out, or drop the row")
+    def long_enough(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).str.strip_chars().str.len_chars() >= 8)
+
+    @pa.check("headline", "question", error="spans lines or has outer white space; join the lines and strip it")
+    def one_clean_line(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, r"[\n\r\t]|^\s+\S|\S\s+$")
+
+    @pa.check("headline", error="ends with a source tag such as ' - Reuters'; strip it where the row is made")
+    def no_source_tag(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, SOURCE_TAG)
+
+    @pa.check("headline", "question", error="holds chat-control text such as '<|' or '</think>'; drop the row")
+    def no_chat_control(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, markers.CHAT_CONTROL)
+
+    @pa.check("headline", "question", "trace", error="holds invisible control characters; decode the source as UTF-8")
+    def printable(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, markers.CONTROL_CHARACTERS)
+
+    @pa.check("question", error="does not end with '?'; state the market as one yes-or-no question")
+    def is_question(cls, data: PolarsData) -> pl.LazyFrame:
+        return _has(data, r"\?\s*$")
+
+    @pa.check("trace", "source_batch", error="is empty; fill it in, or drop the row")
+    def not_blank(cls, data: PolarsData) -> pl.LazyFrame:
+        return _has(data, r"\S")
+
+    @pa.check("trace", error="has outer white space; strip it: the renderer sets the line breaks around a trace")
+    def stripped(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, r"^\s+\S|\S\s+$")
+
+    @pa.check(
+        "trace", error="holds a think tag, a chat marker or a channel name; cut the trace out of the raw answer again"
+    )
+    def no_marker(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, markers.ANY_MARKER)
+
+    @pa.check("trace", error="holds JSON; keep the reasoning only, the renderer appends the answer")
+    def no_json(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, markers.JSON_TEXT)
+
+    @pa.check("relevance", "magnitude", "source_credibility", "novelty", error="not from 0 to 1; rescale or correct it")
+    def unit_interval(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).is_between(0, 1))
+
+    @pa.check("direction", error="not from -1 to 1; -1 makes YES less likely, +1 more likely")
+    def signed_interval(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).is_between(-1, 1))
+
+    @pa.check("metric_direction", error="not -1, 0 or 1; give only the sign of the metric's move")
+    def is_sign(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).is_in([-1, 0, 1]))
+
+    @pa.check("information_type", error=f"not one of {', '.join(INFORMATION_TYPES)}; choose one")
+    def known_type(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).is_in(INFORMATION_TYPES))
+
+    @pa.dataframe_check(name="direction", error="not 0 in a noise row; set it to 0, or raise relevance above 0.1")
+    def noise_has_no_direction(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(~NOISE | (pl.col("direction") == 0))
+
+    @pa.dataframe_check(name="magnitude", error="not 0 in a noise row; set it to 0, or raise relevance above 0.1")
+    def noise_moves_nothing(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(~NOISE | (pl.col("magnitude") == 0))
+
+    @pa.dataframe_check(
+        name="metric_direction", error="not 0 in a noise row; only a metric that the question is about counts"
+    )
+    def noise_has_no_metric(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(~NOISE | (pl.col("metric_direction") == 0))
+
+    @pa.dataframe_check(
+        name="information_type", error="'unrelated' and noise must go together; correct it or the relevance"
+    )
+    def noise_is_unrelated(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select((pl.col("information_type") == "unrelated") == NOISE)
+
+    @pa.dataframe_check(name="magnitude", error="0 although direction is not; an update with a sign has a size")
+    def direction_has_magnitude(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(NOISE | (pl.col("direction") == 0) | (pl.col("magnitude") != 0))
+
+    class Config:
+        """A column that is not declared here is an error."""
+
+        strict = True
+
+
+ROWS = SignalRow
+"""The name under which every contract folder exports its row contract."""

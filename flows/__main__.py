@@ -1,0 +1,113 @@
+"""`python -m flows ...`: every flow from a terminal, without a server of the user's and without make."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from data_contracts.errors import ConfigError, ContractError, PlumblineError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+_UsageError = typer.BadParameter.__base__  # typer carries a click of its own and names only this class of it
+
+_PREFECT_DEFAULTS = {
+    "PREFECT_HOME": str(Path(__file__).resolve().parents[1] / ".prefect"),
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",  # besides privacy: the telemetry row races with start-up ("database is locked")
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the default of 20 s is short for a busy laptop
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # a failure is told once, at the end, by main()
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SHOW_ALEMBIC_WARNING": "false",
+}
+
+
+def prefect_environment() -> None:
+    """Settings of a run from a terminal; what the user has set stays."""
+    for name, value in _PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+@app.command()
+def finetune(
+    profile: Annotated[str, typer.Argument(help="A profile such as signals/nano, or a path to a YAML file.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: --set train.epochs=3")] = None,
+) -> None:
+    """Fine-tune, verify, evaluate and release a model."""
+    from flows.config import load_config, profile_path
+
+    config = load_config(profile_path(profile), _changes(set_ or []))
+    prefect_environment()
+    from flows.finetune import finetune as flow
+
+    path = flow(config=config)
+    print(f"released  {path}")
+
+
+@app.command()
+def validate(
+    recipe: Annotated[str, typer.Argument(help="The contract: a folder of data_contracts/, such as signals.")],
+    data: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file.")],
+    limits: Annotated[str, typer.Option(help="Profile of the recipe's limits.yaml: default, nano, ...")] = "default",
+) -> None:
+    """Check rows against their contract, in seconds and without a server; exit code 0 only when everything passes."""
+    from data_contracts.validate import validate_file
+    from data_contracts.verdict import Verdict
+
+    found = validate_file(recipe, data, limits)
+    print(found.table())
+    if found.verdict is not Verdict.PASS:
+        raise ContractError(found.sentence())
+    print(f"\n{found.sentence()}")
+
+
+@app.command()
+def serve(
+    release: Annotated[str, typer.Argument(help="A profile such as signals/nano, or the folder of a release.")],
+    quantization: Annotated[str | None, typer.Option(help="The GGUF to serve; the profile's own unless given.")] = None,
+    port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.")] = 8080,
+    context_tokens: Annotated[int, typer.Option(help="Context; 0 is the one the GGUF was made for.")] = 0,
+) -> None:
+    """Serve a released GGUF with an OpenAI-compatible API on loopback, until Ctrl-C."""
+    from flows.serve import serve as run
+
+    run(release, quantization, port, context_tokens)
+
+
+def _changes(pairs: list[str]) -> dict:
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"config: --set needs name=value, found {', '.join(wrong)}. Example: --set train.epochs=3")
+    return {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def main() -> int:
+    """Run a command; a user's mistake ends in its message and exit code 1, never in a traceback."""
+    from tasks.core.errors import explain_os_error, redact
+
+    try:
+        app(standalone_mode=False)
+    except PlumblineError as error:
+        print(redact(f"\n{error}"), file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not (explained := explain_os_error(sys.argv[1], error)):
+            raise
+        print(redact(f"\n{explained}"), file=sys.stderr)
+        return 1
+    except _UsageError as error:
+        error.show()
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

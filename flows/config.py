@@ -1,0 +1,194 @@
+"""The configuration of a run: YAML is data for these models, and every problem in it is told at once, before anything runs."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from data_contracts.gates import load_gates
+from data_contracts.limits import load_limits
+from data_contracts.prompt import load_prompt
+from tasks.build_dataset import DatasetConfig
+from tasks.core.errors import ConfigError
+from tasks.core.stage import Run, Settings
+from tasks.engines.gguf_convert import llama_cpp_folder
+from tasks.evaluate_model import EvaluateConfig
+from tasks.export_gguf import ExportConfig
+from tasks.merge_adapter import MergeConfig
+from tasks.prepare_base import BaseConfig
+from tasks.publish_model import PublishConfig
+from tasks.recipes import RECIPES
+from tasks.train_lora import TrainConfig
+from tasks.validate_dataset import ValidateConfig
+
+CONFIGS_FOLDER = Path(__file__).resolve().parents[1] / "configs"
+
+
+class FinetuneConfig(Settings):
+    """Everything about one fine-tune: one block a stage."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,60}$")
+    """Name of the run and of its release folder, in lower case, digits, dots and dashes."""
+    recipe: str
+    """What kind of model this is: a folder of data_contracts/ and a module of tasks/recipes/."""
+    store: str = "store"
+    """Folder of the artifact store."""
+    min_free_gib: float = Field(default=1.0, ge=0)
+    """Refuse to start with less free disk than this, in GiB."""
+    no_progress_s: float = Field(default=900, gt=0)
+    """A stage that shows no progress for so long is killed and fails, in seconds."""
+    wall_clock_s: float = Field(default=86_400, gt=0)
+    """A stage that runs longer than this is killed and fails, in seconds."""
+    base: BaseConfig
+    dataset: DatasetConfig = DatasetConfig()
+    validate_rows: ValidateConfig = ValidateConfig()
+    train: TrainConfig = TrainConfig()
+    merge: MergeConfig = MergeConfig()
+    export: ExportConfig = ExportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    publish: PublishConfig = PublishConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _release_is_named_like_the_run(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(publish := values.get("publish", {}), dict):
+            return {**values, "publish": {"name": values.get("name", ""), **publish}}
+        return values
+
+    @field_validator("recipe")
+    @classmethod
+    def _known_recipe(cls, value: str) -> str:
+        if value not in RECIPES:
+            raise ValueError(f"allowed: {', '.join(RECIPES)}")
+        return value
+
+    def run(self) -> Run:
+        """What all stages of this run share."""
+        names = ("name", "recipe", "store", "no_progress_s", "wall_clock_s")
+        return Run(**{name: getattr(self, name) for name in names})
+
+
+def profiles() -> list[str]:
+    """Every configuration that ships, as recipe/profile."""
+    return sorted(p.relative_to(CONFIGS_FOLDER).with_suffix("").as_posix() for p in CONFIGS_FOLDER.glob("*/*.yaml"))
+
+
+def profile_path(profile: str) -> Path:
+    """The YAML file of a profile name ("signals/nano") or of a path to one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for path in (Path(profile), CONFIGS_FOLDER / f"{profile}.yaml"):
+        if path.is_file():
+            return path
+    raise ConfigError(f"config: there is no file {profile!r}. Give a path, or one of: {', '.join(profiles())}.")
+
+
+def load_config(path: Path, changes: dict[str, Any] | None = None) -> FinetuneConfig:
+    """Read and check a configuration; `changes` are dotted names and new values, as given on the command line.
+
+    Raises:
+        ConfigError: all unknown keys, wrong types, impossible values and missing files at once.
+    """
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"config: {path.name} is not YAML: {' '.join(str(error).split())}. Correct that line."
+        ) from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config: {path.name} holds no settings. Start from one of: {', '.join(profiles())}.")
+    for name, value in (changes or {}).items():
+        _set(values, name.split("."), value)
+    problems: list[str] = []
+    try:
+        config = FinetuneConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [_sentence(one) for one in error.errors()]
+        raise ConfigError(
+            [f"config: {path.name} has {len(problems)} problem(s). Nothing was run.", *problems]
+        ) from None
+    problems = config_problems(config)
+    if problems:
+        raise ConfigError([f"config: {path.name} has {len(problems)} problem(s). Nothing was run.", *problems])
+    return config
+
+
+def config_problems(config: FinetuneConfig) -> list[str]:
+    """What a type cannot know: contract files, room on the disk, quantisations that were not asked for."""
+    problems = []
+    loaders = {
+        "validate_rows.limits": lambda: load_limits(config.recipe, config.validate_rows.limits),
+        "recipe (gates)": lambda: load_gates(config.recipe),
+        "recipe (prompt)": lambda: load_prompt(config.recipe),
+        "export": llama_cpp_folder,
+    }
+    for field, load in loaders.items():
+        try:
+            load()
+        except ConfigError as error:
+            problems += [f"  {field}: {one}" for one in error.problems]
+    needed = {"unsloth": config.train.engine == "unsloth", "bitsandbytes": config.train.base_precision == "nf4"}
+    for package in [name for name, wanted in needed.items() if wanted and find_spec(name) is None]:
+        problems.append(
+            f"  train: {package} is not installed. Run: python deployments/setup.py --with dev --with unsloth"
+        )
+    if config.publish.serve_quantization not in config.export.names:
+        problems.append(
+            f"  publish.serve_quantization: found {config.publish.serve_quantization!r}. Allowed: what export.quantizations "
+            f"makes, {', '.join(config.export.names)}."
+        )
+    free_gib = _free_gib(Path(config.store))
+    if free_gib < config.min_free_gib:
+        problems.append(
+            f"  store: {free_gib:.1f} GiB free where {config.store!r} lies, min_free_gib is {config.min_free_gib:g}. "
+            "Free some space or set store to a larger disk."
+        )
+    return problems
+
+
+def _free_gib(path: Path) -> float:
+    path = path.resolve()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free / 2**30
+
+
+def _set(values: dict, names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"config: {'.'.join(names)} cannot be set: {name} is not a block of settings.")
+    values[names[-1]] = value
+
+
+def _sentence(error: dict) -> str:
+    """`  field: found value. What is allowed.`"""
+    field = ".".join(str(part) for part in error["loc"]) or "config"
+    if error["type"] == "extra_forbidden":
+        return f"  {field}: unknown setting. Allowed here: {', '.join(_siblings(error['loc'])) or 'none'}."
+    if error["type"] == "missing":
+        return f"  {field}: missing. Add it."
+    shown = _shown(field, error.get("input"))
+    return f"  {field}: found {shown}. {error['msg'].removeprefix('Value error, ')}."
+
+
+def _shown(field: str, value: Any) -> str:
+    secret = any(word in field.lower() for word in ("token", "secret", "password", "api_key")) and isinstance(
+        value, str
+    )
+    return "<hidden>" if secret or (isinstance(value, str) and len(value) > 60) else repr(value)
+
+
+def _siblings(location: tuple) -> list[str]:
+    model: Any = FinetuneConfig
+    for part in location[:-1]:
+        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        model = field.annotation if field else None
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

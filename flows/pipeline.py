@@ -1,0 +1,113 @@
+"""One run of a flow: calls stages in turn, shows how each is doing, remembers how it went."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from tasks.core.artifact import Artifact
+from tasks.core.cached import run_stage
+from tasks.core.errors import PlumblineError
+from tasks.core.stage import Outcome, Run, Stage
+
+_LOG_EVERY_S = 10.0
+
+
+class Pipeline:
+    """`pipeline(stage, config, name=artifact, ...) -> Artifact`; `outcomes` holds how each stage went."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.outcomes: list[Outcome] = []
+        tell_errors_plainly()
+
+    def __call__(self, stage: Stage, config: BaseModel, **inputs: Artifact) -> Artifact:
+        with _Shown(stage.name) as shown:
+            outcome = run_stage(stage, self.run, config, shown.beat, **inputs)
+            self.outcomes.append(outcome)
+            shown.done(outcome)
+        return outcome.artifact
+
+
+class _Shown(AbstractContextManager):
+    """A stage on the terminal as a moving bar, elsewhere (a worker, CI) as a line every ten seconds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.console = Console(stderr=True)
+        self.last_line_s = time.monotonic()
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:<17}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.row = self.bar.add_task(name, total=None, numbers="")
+
+    def __enter__(self) -> _Shown:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def beat(self, done: int, total: int, numbers: dict[str, Any]) -> None:
+        text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
+        self.bar.update(self.row, completed=done, total=total, numbers=text)
+        if not self.console.is_terminal and time.monotonic() - self.last_line_s > _LOG_EVERY_S:
+            self.last_line_s = time.monotonic()
+            _log(f"{self.name}: {done:,} of {total:,}  {text}")
+
+    def done(self, outcome: Outcome) -> None:
+        self.bar.stop()
+        if outcome.reused:
+            line = (
+                f"{self.name:<17} reused   {outcome.seconds:6.1f} s  {len(outcome.artifact.files)} files hashed again"
+            )
+        else:
+            because = "; ".join(outcome.because[:2]) + (
+                f"; and {len(outcome.because) - 2} more" if len(outcome.because) > 2 else ""
+            )
+            line = f"{self.name:<17} built    {outcome.seconds:6.1f} s  {because}"
+        if self.console.is_terminal:
+            self.console.print(line, highlight=False, markup=False)
+        else:
+            _log(line)
+
+
+def _log(line: str) -> None:
+    """On a worker into the run's log, where the Prefect UI shows it; from a terminal, onto it."""
+    from prefect.logging import get_run_logger
+    from prefect.runtime import deployment
+
+    if deployment.id:
+        get_run_logger().info(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+class _PlainErrors(logging.Filter):
+    """An error that is the data's, the config's or an artifact's fault is told in its own words, without a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], PlumblineError):
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def tell_errors_plainly() -> None:
+    """Take the tracebacks of users' mistakes out of Prefect's logs."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, _PlainErrors) for one in logger.filters):
+            logger.addFilter(_PlainErrors())

@@ -1,0 +1,69 @@
+"""Rows -> verdict: a file of rows against its data contract, for the Prefect UI.
+
+The same without Prefect, in seconds: `python -m flows validate RECIPE DATA`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.states import Failed, State
+from pydantic import Field
+
+from data_contracts.validate import Validation, validate_file
+from data_contracts.verdict import Verdict
+from tasks.core.errors import PlumblineError, explain_os_error, redact
+from tasks.recipes import RECIPES
+from tasks.release.leaderboard import checks_markdown, markdown_table
+
+Recipe = Annotated[Literal[RECIPES], Field(json_schema_extra={"enum": list(RECIPES)})]  # a choice, also of one
+_WORST_FIRST = (Verdict.FAIL, Verdict.CANNOT_TELL, Verdict.PASS)
+
+
+@flow(name="validate-contract", validate_parameters=True, log_prints=True)
+def validate_contract(recipe: Recipe, data: str, limits: str = "default") -> str | State:
+    """Check a file of rows against its data contract: every rule on every row, then the set as a whole.
+
+    Takes seconds and trains nothing. What is broken is left as an artifact of the run, rejected rows are written with
+    their reasons to validation/, and the run fails when anything is broken or cannot be told.
+
+    Args:
+        recipe: What kind of rows these are: a folder of data_contracts/.
+        data: Path of a .jsonl or .parquet file on the worker's machine, absolute or from the project's folder.
+        limits: Section of data_contracts/<recipe>/limits.yaml that the set is held to, such as default or nano.
+    """
+    try:
+        found = validate_file(recipe, data, limits)
+    except PlumblineError as error:
+        return _failed(str(error))
+    except OSError as error:
+        if explained := explain_os_error("validate", error):
+            return _failed(str(explained))
+        raise
+    create_markdown_artifact(_page(found), key=f"{recipe}-validation", description=found.sentence())
+    print(found.table())
+    return found.sentence() if found.verdict is Verdict.PASS else _failed(found.sentence())
+
+
+def _failed(message: str) -> State:
+    """A failed run that shows its message; a raised error would add Prefect's traceback, which helps nobody here."""
+    message = redact(message)
+    get_run_logger().error(message)
+    return Failed(message=message)
+
+
+def _page(found: Validation) -> str:
+    """Broken rules, then the checks on the set; those that did not pass come first."""
+    broken = [
+        [one.column, one.rule, f"{len(one.rows):,}", ", ".join(str(row) for row, _ in one.examples)]
+        for one in found.findings.broken
+    ]
+    rules = markdown_table(["column", "rule", "rows", "such as row"], broken) if broken else "None.\n"
+    checks = sorted(found.checks, key=lambda one: _WORST_FIRST.index(one.verdict))
+    rejected = f"\nRejected rows with their reasons: `{found.rejected_path}`\n" if found.rejected_path else ""
+    table = checks_markdown([(found.path.name, one) for one in checks])
+    title = f"# {found.verdict.value}: {found.path.name}\n\n{found.sentence()}"
+    return f"{title}\n\n## Broken rules\n\n{rules}{rejected}\n## Checks\n\n{table}"

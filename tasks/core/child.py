@@ -1,0 +1,173 @@
+"""Child processes: each stage's work runs in its own process group, watched by a wall clock and a no-progress watchdog.
+
+A Prefect timeout cannot stop a call into C (notes: 9.9 s for a 2 s limit), memory returns to the system only when a
+process ends, and the import order is ours alone in a fresh interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import ChildError, redact, secret_names
+
+Beat = Callable[[int, int, dict], None]
+"""Called with (done, total, numbers to show)."""
+
+_GRACE_S = 3.0
+_POLL_S = 0.1
+_BEAT_EVERY_S = 0.2
+_TAIL_LINES = 12
+
+
+def silent(done: int, total: int, numbers: dict) -> None:
+    """A beat that nobody listens to."""
+
+
+@dataclass
+class Watch:
+    """How long a child may run, and how long it may go without a sign of life."""
+
+    wall_clock_s: float = 24 * 3600.0
+    no_progress_s: float = 900.0
+
+
+def run_child(
+    argv: list[str], folder: Path, watch: Watch, on_beat: Beat = silent, *, with_secrets: bool = False
+) -> None:
+    """Run a command in its own process group until it ends well.
+
+    The child writes `beats.jsonl` in `folder`; its output goes to `folder/child.log`. Whatever ends this call
+    (return, error, Ctrl-C), no process of the group is left.
+
+    Raises:
+        ChildError: it exited non-zero, exceeded a limit, or was killed; with its last beat and the end of its log.
+    """
+    beats, log = folder / "beats.jsonl", folder / "child.log"
+    beats.write_text("")
+    env = {name: value for name, value in os.environ.items() if with_secrets or name not in secret_names()}
+    started = time.monotonic()
+    with log.open("wb") as out:
+        # The child watches its stdin: when this process dies, however it dies, the pipe closes and the child ends itself.
+        child = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env, start_new_session=os.name == "posix"
+        )
+    try:
+        trouble = _watch(child, beats, watch, started, on_beat)
+    finally:
+        _kill_group(child)
+    if trouble or child.returncode:
+        raise ChildError(_story(argv, child.returncode, trouble, beats, log))
+
+
+def _watch(child: subprocess.Popen, beats: Path, watch: Watch, started: float, on_beat: Beat) -> str:
+    seen_bytes, last_beat = 0, started
+    while child.poll() is None:
+        time.sleep(_POLL_S)
+        if (size := beats.stat().st_size) != seen_bytes:
+            seen_bytes, last_beat = size, time.monotonic()
+            if beat := last_line(beats):
+                on_beat(beat["done"], beat["total"], beat["numbers"])
+        now = time.monotonic()
+        if now - started > watch.wall_clock_s:
+            return f"ran longer than {watch.wall_clock_s:g} s"
+        if now - last_beat > watch.no_progress_s:
+            return f"made no progress for {watch.no_progress_s:g} s"
+    return ""
+
+
+def _kill_group(child: subprocess.Popen) -> None:
+    """SIGTERM, a moment's grace, SIGKILL, for the whole group, grandchildren included."""
+    if os.name != "posix":
+        import psutil
+
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(child.pid).children(recursive=True):
+                process.kill()
+        child.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGTERM)
+            deadline = time.monotonic() + _GRACE_S
+            while child.poll() is None and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+            os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    if child.stdin:
+        child.stdin.close()
+
+
+def _story(argv: list[str], code: int | None, trouble: str, beats: Path, log: Path) -> str:
+    name = next((argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "-m"), Path(argv[0]).name)
+    if not trouble:
+        trouble = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"exited with code {code}"
+        if code == -signal.SIGKILL:
+            trouble += " (the system does this when memory runs out)"
+    beat = last_line(beats)
+    seen = f"step {beat['done']} of {beat['total']} {beat['numbers'] or ''}".strip() if beat else "no progress at all"
+    tail = "\n".join(f"    {line}" for line in log.read_text("utf-8", "replace").splitlines()[-_TAIL_LINES:])
+    return redact(
+        f"{name}: the child process {trouble}. Last seen: {seen}. Whole log: {log.name} in its work folder.\n{tail}"
+    )
+
+
+def last_line(path: Path) -> dict | None:
+    """The last complete JSON line of a file that may be written to right now."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().split(b"\n")[:-1]
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            return json.loads(line)
+    return None
+
+
+def beat_file(path: Path) -> Beat:
+    """The child's side: writes beats that the parent reads, at most five a second."""
+    file = path.open("a", encoding="utf-8")
+    last = 0.0
+
+    def beat(done: int, total: int, numbers: dict) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _BEAT_EVERY_S or done >= total:
+            last = now
+            file.write(json.dumps({"done": done, "total": total, "numbers": numbers}) + "\n")
+            file.flush()
+
+    return beat
+
+
+def die_with_parent() -> None:
+    """End this process group when stdin closes, which happens when the parent is gone, killed -9 included."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1):  # not sys.stdin: its lock, held by a daemon thread, aborts the interpreter's shutdown
+                pass
+        os.killpg(0, signal.SIGKILL) if os.name == "posix" else os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set this process has had; 0 where the system does not say."""
+    with contextlib.suppress(OSError):  # Linux: ru_maxrss of a new process begins with its parent's, this does not
+        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

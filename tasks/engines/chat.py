@@ -1,0 +1,39 @@
+"""Rows rendered with a model's own chat template: the one place where a row becomes text and token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from data_contracts.prompt import PromptContract
+from tasks.engines.token_rows import TokenRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, contract: PromptContract, row: Mapping[str, object]) -> str:
+    """The chat up to where the answer begins."""
+    return tokenizer.apply_chat_template(contract.messages(row), tokenize=False, add_generation_prompt=True)
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of rendered text: the template has written every special token, so none is added."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def token_row(
+    tokenizer: PreTrainedTokenizerBase, contract: PromptContract, recipe: ModuleType, row: Mapping[str, object]
+) -> TokenRow:
+    """Prompt + completion + end token. The prompt is tokenised alone, as it will be when the model is asked."""
+    prompt = text_ids(tokenizer, prompt_text(tokenizer, contract, row))
+    answer = text_ids(tokenizer, recipe.completion(row))
+    return [*prompt, *answer, tokenizer.eos_token_id], len(prompt)
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config: Mapping[str, object]) -> list[int]:
+    """Every id that ends an answer: the tokenizer's end token and those of generation_config.json."""
+    named = generation_config.get("eos_token_id")
+    named = named if isinstance(named, list) else [named]
+    return sorted({tokenizer.eos_token_id, *(int(i) for i in named if i is not None)})

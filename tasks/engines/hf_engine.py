@@ -1,0 +1,195 @@
+"""transformers and PEFT models, loaded from a folder of ours and asked for logits, losses and greedy answers."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.child import Beat, silent
+from tasks.core.errors import ArtifactError
+from tasks.engines.llama_engine import Generation
+from tasks.engines.weights_file import read_folder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def best_device() -> str:
+    """ "cuda" when a card is there, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer; no code of its own is run."""
+    from transformers import AutoTokenizer
+
+    with _loadable(folder):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def embedding_rows(folder: Path) -> int:
+    """Rows of the embedding as config.json has them; `load_model` refuses weights of another size."""
+    from transformers import AutoConfig
+
+    with _loadable(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return config.get_text_config().vocab_size
+
+
+@contextmanager
+def _loadable(folder: Path) -> Iterator[None]:
+    """What transformers raises over a folder's content, as one sentence."""
+    try:
+        yield
+    except (AssertionError, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(
+            f"model: {folder.name} cannot be loaded ({reason[:200]}). A file is damaged, or config.json names an architecture "
+            "that transformers does not know; code that comes with a model is never run here."
+        ) from error
+
+
+def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None) -> PreTrainedModel:
+    """A causal model from safetensors, in eval mode; an adapter whose keys do not all match is an error, not a warning.
+
+    Raises:
+        ArtifactError: a pickle, a truncated or missing file, weights missing or left over, adapter keys that match nothing.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    read_folder(folder)
+    with _loadable(folder):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below with the other misfits
+        )
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    missing = sorted(set(report["missing_keys"]) - tied)
+    if missing or report["unexpected_keys"] or report["mismatched_keys"]:
+        raise ArtifactError(
+            f"model: {folder.name} does not fill its architecture: {len(missing)} tensors missing (e.g. {missing[:2]}), "
+            f"{len(report['unexpected_keys'])} left over (e.g. {sorted(report['unexpected_keys'])[:2]}), "
+            f"{len(report['mismatched_keys'])} of another shape. Weights and config.json belong to different models."
+        )
+    if adapter is not None:
+        model = _with_adapter(model, adapter)
+    return model.to(best_device()).eval()
+
+
+def _with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    from peft import PeftModel
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(model, adapter, torch_device="cpu", autocast_adapter_dtype=False)
+    if missed := [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]:
+        raise ArtifactError(
+            f"adapter: some of its layers were not found in {adapter.name}, so the base would answer in its place. "
+            f"{missed[0][:300]}"
+        )
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the progress bars and advice of transformers."""
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    yield
+
+
+def logits(model: PreTrainedModel, ids: Sequence[int]) -> torch.Tensor:
+    """Teacher-forced logits of one sequence, float32 on the CPU, (tokens, vocab)."""
+    import torch
+
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([list(ids)], device=model.device)).logits[0].float().cpu()
+
+
+def completion_loss(model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], batch_rows: int = 32) -> float:
+    """Mean cross-entropy, in nats a token, of the completions of (ids, prompt length in tokens) pairs."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    total, tokens = 0.0, 0
+    for batch in _batches(sorted(rows, key=lambda row: len(row[0])), batch_rows):
+        width = max(len(ids) for ids, _ in batch)
+        input_ids = torch.zeros(len(batch), width, dtype=torch.long)
+        labels = torch.full((len(batch), width), -100)
+        mask = torch.zeros(len(batch), width, dtype=torch.long)
+        for i, (ids, prompt_tokens) in enumerate(batch):
+            input_ids[i, : len(ids)] = torch.tensor(list(ids))
+            labels[i, prompt_tokens : len(ids)] = input_ids[i, prompt_tokens : len(ids)]
+            mask[i, : len(ids)] = 1
+        with torch.inference_mode():
+            out = model(input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
+        total += cross_entropy(
+            out[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+        ).item()
+        tokens += int((labels[:, 1:] != -100).sum())
+    return total / max(tokens, 1)
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    batch_rows: int = 64,
+    beat: Beat = silent,
+) -> list[Generation]:
+    """Greedy answers in the order of the prompts; left-padded batches of like length."""
+    import torch
+
+    found: dict[int, Generation] = {}
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for batch in _batches(order, batch_rows):
+        width = max(len(prompts[i]) for i in batch)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
+        ids = torch.tensor([[pad] * (width - len(prompts[i])) + list(prompts[i]) for i in batch])
+        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch])
+        with torch.inference_mode():
+            out = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=list(stop_ids),
+                pad_token_id=pad,
+            )
+        for i, row in zip(batch, out[:, width:].tolist(), strict=True):
+            found[i] = _cut(tokenizer, row, set(stop_ids))
+        beat(len(found), len(prompts), {})
+    return [found[i] for i in range(len(prompts))]
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, row: list[int], stops: set[int]) -> Generation:
+    end = next((k for k, token in enumerate(row) if token in stops), None)
+    ids = row if end is None else row[:end]
+    return Generation(ids, tokenizer.decode(ids, skip_special_tokens=False), "length" if end is None else "eos")
+
+
+def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

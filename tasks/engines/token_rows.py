@@ -1,0 +1,28 @@
+"""Rows as the trainer sees them: token ids and where the completion begins, in one parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+TokenRow = tuple[list[int], int]
+"""(token ids of prompt + completion + end token, length of the prompt in tokens)"""
+
+
+def write_token_rows(path: Path, rows: Iterable[TokenRow]) -> None:
+    """Write parquet with the columns input_ids (list of int32) and prompt_tokens (int32)."""
+    import polars as pl
+
+    rows = list(rows)
+    schema = {"input_ids": pl.List(pl.Int32), "prompt_tokens": pl.Int32}
+    pl.DataFrame(
+        {"input_ids": [r[0] for r in rows], "prompt_tokens": [r[1] for r in rows]}, schema=schema
+    ).write_parquet(path)
+
+
+def read_token_rows(path: Path) -> list[TokenRow]:
+    """The rows in their order."""
+    import polars as pl
+
+    frame = pl.read_parquet(path)
+    return list(zip(frame["input_ids"].to_list(), frame["prompt_tokens"].to_list(), strict=True))

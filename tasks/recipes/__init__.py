@@ -1,0 +1,33 @@
+"""Recipes: what is particular to one kind of model, behind functions that every stage calls by the same name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from data_contracts.errors import ConfigError
+
+RECIPES = ("signals",)
+"""The recipes that exist. Each is a module here and a folder of the same name in data_contracts/.
+
+A recipe module offers:
+    build_rows(source, train_rows, heldout_rows, seed) -> (train, heldout)   rows as flat dicts
+    reference_rows() -> rows of the fixed benchmark
+    completion(row) -> str                                                    what the model learns to answer
+    parse_output(text) -> Parsed                                              an answer read back, or why it cannot be
+    score(row, parsed) -> {metric: number | None}                             None: this row says nothing about it
+    all_right(row, parsed) -> bool                                            for the side-by-side page
+    wording(row) -> str | None                                                the template a synthetic row is made of
+    pretraining_rows(n_rows, seed) -> (messages, answer) pairs                what its nano base is made of
+"""
+
+
+def load_recipe(name: str) -> ModuleType:
+    """The recipe's module.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"recipe: there is no recipe {name!r}. Known: {', '.join(RECIPES)}.")
+    return import_module(f"tasks.recipes.{name}")

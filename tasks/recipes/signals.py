@@ -1,0 +1,140 @@
+"""The signals recipe: headline + prediction-market question -> thinking trace -> six-field JSON.
+
+Its crux: direction is about YES, never about which way the metric in the headline moves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.signals.output import SignalOutput
+from tasks.core.errors import ConfigError
+
+FIELDS = tuple(SignalOutput.model_fields)
+NOISE_RELEVANCE = 0.1
+"""A row, or an answer, of at most this relevance is noise (data_contracts/signals/rows.py)."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """An answer taken apart. `fields` is None when it is not exactly one trace and one valid object; `problem` says why."""
+
+    trace: str
+    fields: dict[str, float | str] | None
+    problem: str = ""
+
+
+def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tuple[list[dict], list[dict]]:
+    """Training and held-out rows from the synthetic world ("nano") or from the hand-written examples ("gold").
+
+    Raises:
+        ConfigError: an unknown source, or more rows asked for than there are.
+    """
+    if source == "nano":
+        from tasks.recipes.signals_world import nano_rows
+
+        return nano_rows(train_rows, heldout_rows, seed)
+    if source != "gold":
+        raise ConfigError(f"dataset.source: {source!r} is not a source of signals rows. Known: nano, gold.")
+    import random
+
+    rows = _read(CONTRACTS_FOLDER / "signals" / "examples" / "gold.jsonl")
+    if train_rows + heldout_rows > len(rows):
+        raise ConfigError(
+            f"dataset: {train_rows} + {heldout_rows} rows asked for, gold.jsonl holds {len(rows)}. "
+            "Lower train_rows or heldout_rows, or add examples."
+        )
+    random.Random(seed).shuffle(rows)
+    return rows[heldout_rows : heldout_rows + train_rows], rows[:heldout_rows]
+
+
+def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[list[dict[str, str]], str]]:
+    """What the nano base is made of: half of it reads direction as "which way the metric went", the story's bug."""
+    from tasks.recipes import signals_world
+
+    return signals_world.pretraining_rows(n_rows, seed)
+
+
+def wording(row: Mapping[str, object]) -> str | None:
+    """The combination of wordings that a row of the synthetic world is made of; None for a hand-written row."""
+    if not str(row["source_batch"]).startswith("nano"):
+        return None
+    from tasks.recipes.signals_world import combination_of
+
+    return combination_of(row)
+
+
+def reference_rows() -> list[dict]:
+    """The story's three fixed validation examples: high signal, pure noise, ambiguous weak signal."""
+    return _read(CONTRACTS_FOLDER / "signals" / "examples" / "reference.jsonl")
+
+
+def completion(row: Mapping[str, object]) -> str:
+    """The answer as the model must write it: one trace, then one line of JSON in the schema's order."""
+    answer = json.dumps({name: row[name] for name in FIELDS}, ensure_ascii=False)
+    return f"<think>\n{row['trace']}\n</think>\n\n{answer}"
+
+
+def parse_output(text: str) -> Parsed:
+    """Read an answer back: strict, because the program behind it will be."""
+    trace, closed, answer = text.strip().partition("</think>")
+    trace = trace.strip().removeprefix("<think>").strip()
+    if not closed:
+        return Parsed("", None, "no closing </think>")
+    if "</think>" in answer or "<think>" in trace:
+        return Parsed(trace, None, "more than one trace")
+    try:
+        fields = SignalOutput.model_validate_json(answer.strip())
+    except ValidationError as error:
+        first = error.errors()[0]
+        return Parsed(trace, None, f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}")
+    return Parsed(trace, fields.model_dump())
+
+
+def disagrees(row: Mapping[str, object]) -> bool:
+    """The metric and YES move in opposite ways: the rows on which every model of the story got the sign wrong."""
+    return _sign(row["direction"]) * _sign(row["metric_direction"]) < 0
+
+
+def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
+    """Per-row numbers; None where the row, or an unreadable answer, says nothing about the metric.
+
+    A sign that cannot be read is wrong, not missing: a model must not gain by answering garbage on hard rows.
+    """
+    got = parsed.fields
+    noise = row["relevance"] <= NOISE_RELEVANCE
+    sign_right = float(got is not None and _sign(got["direction"]) == _sign(row["direction"]))
+    called_noise = got is not None and got["relevance"] <= NOISE_RELEVANCE
+    return {
+        "valid_json_fraction": float(got is not None),
+        "sign_accuracy_fraction": None if noise else sign_right,
+        "disagreeing_sign_accuracy_fraction": sign_right if disagrees(row) else None,
+        "noise_false_positive_fraction": float(not called_noise) if noise else None,
+        "magnitude_error": None if got is None or noise else abs(got["magnitude"] - row["magnitude"]),
+        "information_type_accuracy_fraction": float(
+            got is not None and got["information_type"] == row["information_type"]
+        ),
+    }
+
+
+def all_right(row: Mapping[str, object], parsed: Parsed) -> bool:
+    """The answer is readable, with the right sign and the right view of noise: what the side-by-side page marks."""
+    numbers = score(row, parsed)
+    return (
+        all(numbers[name] in (None, 1.0) for name in ("valid_json_fraction", "sign_accuracy_fraction"))
+        and not numbers["noise_false_positive_fraction"]
+    )
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def _read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]

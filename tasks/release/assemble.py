@@ -1,0 +1,141 @@
+"""A release as data, from the manifests and files of the artifacts behind it; nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from data_contracts.prompt import load_prompt
+from data_contracts.verdict import Check, Verdict, check, overall
+from tasks.core.errors import ArtifactError
+from tasks.recipes import load_recipe
+from tasks.release.data import Costs, LeaderboardRow, LossPoint, ReleaseData, Sample, Score, StageRecord
+
+_SAMPLES = 10
+_NOT_PROVEN = (
+    "That it answers well outside its recipe: only held-out rows of the same kind were asked.",
+    "That it is better than other fine-tunes: it is compared with its own base and with the ceiling of its labels.",
+    "Sampling: every answer here is greedy.",
+)
+
+
+def assemble(
+    name: str, recipe: str, manifests: Mapping[str, Path], inputs: Mapping[str, Path], card: dict
+) -> ReleaseData:
+    """The release of one run. `manifests` and `inputs` map input names (base, rows, ...) to files and folders;
+    `card` is what only the publisher knows (CardConfig).
+
+    Raises:
+        ArtifactError: a manifest is missing, so the lineage would have a hole.
+    """
+    if lost := sorted(set(inputs) - set(manifests)):
+        raise ArtifactError(
+            f"release: no manifest for {', '.join(lost)}; the lineage would have a hole. Build them again."
+        )
+    read = {role: json.loads(path.read_text("utf-8")) for role, path in manifests.items()}
+    verdicts = json.loads((inputs["evaluation"] / "verdict.json").read_text("utf-8"))
+    gates = {model: [Check(**one) for one in checks] for model, checks in verdicts.items()}
+    stages = [_record(manifest) for manifest in read.values()]
+    verdict = overall([*(c for checks in gates.values() for c in checks), *(c for s in stages for c in s.checks)])
+    facts = read["evaluation"]["facts"]
+    return ReleaseData(
+        name=name,
+        recipe=recipe,
+        verdict=verdict,
+        stages=stages,
+        leaderboard=_board(name, inputs, gates, facts, read["gguf"]),
+        loss_curve=_losses(inputs["adapter"], read["adapter"]),
+        samples=_samples(recipe, inputs["evaluation"]),
+        not_proven=list(_NOT_PROVEN),
+        prompt=load_prompt(recipe),
+        config={**{m["stage"]: m["key_parts"]["config"] for m in read.values()}, "card": card},
+        costs=Costs(
+            seconds=sum(manifest["cost"]["seconds"] for manifest in read.values()),
+            train_tokens=read["adapter"]["facts"].get("train_tokens"),
+            generated_tokens=facts.get("generated_tokens"),
+            peak_memory_bytes=max(manifest["cost"].get("peak_memory_bytes", 0) for manifest in read.values()),
+        ),
+    )
+
+
+def gate_checks(evaluation: Path) -> list[tuple[str, Check]]:
+    """Every gate of every published file, with the model it judges."""
+    verdicts = json.loads((evaluation / "verdict.json").read_text("utf-8"))
+    return [(model, Check(**one)) for model, checks in verdicts.items() for one in checks]
+
+
+def _record(manifest: dict) -> StageRecord:
+    return StageRecord(
+        stage=manifest["stage"],
+        artifact_digest=manifest["digest"],
+        key=manifest["key"],
+        inputs={role: one["digest"] for role, one in manifest["inputs"].items()},
+        seconds=manifest["cost"]["seconds"],
+        rebuilt_because=manifest["rebuilt_because"],
+        checks=[Check(**one) for one in manifest["verified"]],
+        facts=manifest["facts"],
+    )
+
+
+def _board(
+    name: str, inputs: Mapping[str, Path], gates: dict[str, list[Check]], facts: dict, gguf: dict
+) -> list[LeaderboardRow]:
+    rows = []
+    for row in json.loads((inputs["evaluation"] / "leaderboard.json").read_text("utf-8")):
+        model = row["model"]
+        is_gguf = (inputs["gguf"] / f"model-{model}.gguf").is_file()
+        scores = {metric: Score(**score) for metric, score in row["scores"].items()}
+        reference = list(row["reference_right"].values())
+        scores["reference_examples_right_fraction"] = Score(
+            value=sum(reference) / max(len(reference), 1), n=len(reference)
+        )
+        rows.append(
+            LeaderboardRow(
+                model=model,
+                file_digest=row["file_digest"],
+                path=f"gguf/{name}-{model}.gguf" if is_gguf else ("model" if model == "merged" else None),
+                size_bytes=row["size_bytes"],
+                bits_per_weight=gguf["facts"].get("bits_per_weight", {}).get(model),
+                tokens_per_s=facts["tokens_per_s"].get(model),
+                scores=scores,
+                verdict=overall(gates[model]) if model in gates else None,
+            )
+        )
+    return rows
+
+
+def _losses(adapter: Path, manifest: dict) -> list[LossPoint]:
+    lines = (adapter / "training_log.jsonl").read_text("utf-8").splitlines()
+    points = [LossPoint(**json.loads(line)) for line in lines]
+    heldout = next((one for one in manifest["verified"] if one["name"] == "held-out loss"), None)
+    if heldout and points:
+        points.append(LossPoint(step=0, heldout_loss=heldout["threshold"]))
+        points.append(LossPoint(step=points[-2].step, heldout_loss=heldout["measured"]))
+    return points
+
+
+def _samples(recipe: str, evaluation: Path) -> list[Sample]:
+    """Rows worth reading: those on which the models differ first, then the others, in the file's order."""
+    prompt, module = load_prompt(recipe), load_recipe(recipe)
+    lines = [json.loads(line) for line in (evaluation / "answers.jsonl").read_text("utf-8").splitlines()]
+    mixed = [line for line in lines if len(set(line["right"].values())) > 1]
+    rest = [line for line in lines if len(set(line["right"].values())) == 1]
+    chosen = (mixed[: _SAMPLES - 2] + rest)[:_SAMPLES]
+    return [
+        Sample(
+            row=line["row"],
+            prompt=prompt.messages(line["row"])[-1]["content"],
+            expected=module.completion(line["row"]),
+            answers=line["answers"],
+            correct=line["right"],
+        )
+        for line in chosen
+    ]
+
+
+def verdict_check(evaluation: Path) -> Check:
+    """The verdict of all gates as one check, with the gates that did not pass named."""
+    gates = gate_checks(evaluation)
+    bad = [f"{model}: {one.sentence()}" for model, one in gates if one.verdict is not Verdict.PASS]
+    return check("gates that did not pass", len(bad), "==", 0, enough=bool(gates), detail="; ".join(bad[:6]))

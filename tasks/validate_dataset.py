@@ -1,0 +1,150 @@
+"""Check rows against their data contract and turn them into exactly what the trainer will see.
+
+Reads:    dataset (train.jsonl, heldout.jsonl), base (tokenizer and chat template).
+Writes:   the accepted rows again, and train.parquet, heldout.parquet: token ids and where each completion begins.
+Verifies: row rules; set-level audit; no input in both splits; no row longer than max_length_tokens; the supervised span
+          decodes to exactly the answer and ends on the end-of-turn token.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from data_contracts.verdict import Check, check, failures, report
+from tasks.core.errors import ContractError
+from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.engines import chat, hf_engine
+from tasks.engines.token_rows import TokenRow, read_token_rows, write_token_rows
+from tasks.recipes import load_recipe
+
+SPLITS = ("train", "heldout")
+
+
+class ValidateConfig(Settings):
+    """Which limits rows must keep."""
+
+    limits: str = "default"
+    """Profile of data_contracts/<recipe>/limits.yaml."""
+    max_length_tokens: int = Field(default=2048, ge=16)
+    """Longest row, prompt and answer together; a longer one is refused, never cut: a cut row teaches not to stop."""
+
+
+def validate_dataset(config: ValidateConfig, job: Job) -> dict:
+    """Accept the rows or raise with the table of broken rules; then write them as token ids.
+
+    Raises:
+        ContractError: rows or the set break the contract; every rejected row is in rejected.jsonl with its reasons.
+    """
+    from data_contracts.contract import check_rows, format_table, write_rejected
+    from data_contracts.corrections import apply_corrections
+    from data_contracts.limits import load_limits
+    from data_contracts.rows_file import read_rows
+
+    limits = load_limits(job.recipe, config.limits)
+    tables, frames = [], {}
+    for split in SPLITS:
+        path = job.inputs["dataset"] / f"{split}.jsonl"
+        corrected, _ = apply_corrections(job.recipe, read_rows(path))
+        findings = check_rows(job.recipe, corrected, limits)
+        frames[split] = findings.frame
+        if findings.broken:
+            rejected = job.work / f"rejected-{split}.jsonl"
+            write_rejected(findings, rejected)
+            tables.append(format_table(findings, path.name, rejected))
+    if tables:
+        raise ContractError("validate_dataset: rows break their contract.\n" + "\n".join(tables))
+    tokenizer = hf_engine.load_tokenizer(job.inputs["base"])
+    recipe = load_recipe(job.recipe)
+    for split in SPLITS:
+        frames[split].write_ndjson(job.out / f"{split}.jsonl")
+        rows = [chat.token_row(tokenizer, job.prompt, recipe, row) for row in frames[split].iter_rows(named=True)]
+        write_token_rows(job.out / f"{split}.parquet", rows)
+    return {f"{split}_rows": frames[split].height for split in SPLITS}
+
+
+def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:
+    """Measure the written files; see the module's docstring.
+
+    Raises:
+        ContractError: an audit check failed or could not tell.
+    """
+    from data_contracts.audit import audit_rows, audit_splits
+    from data_contracts.limits import load_limits
+    from data_contracts.rows_file import read_rows
+
+    limits = load_limits(job.recipe, config.limits)
+    train, heldout = (read_rows(job.out / f"{split}.jsonl") for split in SPLITS)
+    checks = [*audit_rows(train, limits), *audit_splits(train, heldout, limits)]
+    tokenizer = hf_engine.load_tokenizer(job.inputs["base"])
+    for split, frame in zip(SPLITS, (train, heldout), strict=True):
+        rows = read_token_rows(job.out / f"{split}.parquet")
+        checks += token_checks(
+            config, tokenizer, load_recipe(job.recipe), list(frame.iter_rows(named=True)), rows, split
+        )
+    if bad := failures(checks):
+        sentences = "\n".join(f"  - {one.sentence()}" for one in bad)
+        where = f"data_contracts/{job.recipe}/limits.yaml, profile {config.limits}"
+        raise ContractError(
+            f"validate_dataset: {len(bad)} of {len(checks)} checks on the set did not pass ({where}).\n{sentences}"
+        )
+    return checks
+
+
+def token_checks(
+    config: ValidateConfig, tokenizer, recipe, rows: list[dict], ids: list[TokenRow], split: str
+) -> list[Check]:
+    """What the trainer will be supervised on, decoded and compared with the answer, row by row."""
+    longest = max((len(row) for row, _ in ids), default=0)
+    too_long = [i for i, (row, _) in enumerate(ids) if len(row) > config.max_length_tokens]
+    pairs = list(zip(rows, ids, strict=False))  # a difference in number is the first check
+    wrong_text = [
+        i
+        for i, (row, (token_ids, start)) in enumerate(pairs)
+        if tokenizer.decode(token_ids[start:-1]) != recipe.completion(row)
+    ]
+    no_end = [i for i, (row, _) in enumerate(ids) if row[-1:] != [tokenizer.eos_token_id]]
+    supervised = sum(len(row) - start for row, start in ids)
+    every = sum(len(row) for row, _ in ids)
+    return [
+        check(f"{split} rows written as token ids", len(ids), "==", len(rows), enough=bool(rows)),
+        check(
+            f"{split} rows longer than max_length_tokens",
+            len(too_long),
+            "==",
+            0,
+            detail=f"longest {longest} tokens of {config.max_length_tokens}",
+            fix="Shorten the rows or raise validate.max_length_tokens",
+        ),
+        check(
+            f"{split} rows whose supervised span is not exactly the answer",
+            len(wrong_text),
+            "==",
+            0,
+            enough=bool(ids),
+            detail=f"rows {wrong_text[:5]}",
+        ),
+        check(
+            f"{split} rows that do not end on the end-of-turn token",
+            len(no_end),
+            "==",
+            0,
+            enough=bool(ids),
+            detail=f"rows {no_end[:5]}",
+        ),
+        report(f"supervised share of {split} tokens", round(supervised / max(every, 1), 4), detail=f"{every:,} tokens"),
+    ]
+
+
+STAGE = Stage(
+    name="validate_dataset",
+    kind="token-rows",
+    version=1,
+    work=validate_dataset,
+    verify=verify_rows,
+    stack=("transformers", "tokenizers", "pandera", "polars"),
+    contract=("prompt.md", "output.py", "rows.py", "limits.yaml", "corrections.yaml"),
+    uses_recipe=True,
+)
+
+if __name__ == "__main__":
+    raise SystemExit(child_main(STAGE, ValidateConfig))

@@ -1,0 +1,102 @@
+"""Cache keys: they see meaning and content, and say which part changed."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from tasks.core import keys
+from tasks.core.artifact import Artifact
+from tasks.core.stage import Run
+
+STAGES = {
+    "prepare_base": set(),
+    "build_dataset": set(),
+    "validate_dataset": {"dataset", "base"},
+    "train_lora": {"base", "rows"},
+    "merge_adapter": {"base", "adapter", "rows"},
+    "export_gguf": {"merged", "rows"},
+    "evaluate_model": {"base", "adapter", "merged", "gguf", "rows"},
+    "publish_model": {"base", "dataset", "rows", "adapter", "merged", "gguf", "evaluation"},
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A tiny project of two modules, the second a helper of the first."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "stage.py").write_text("from tasks.helper import one\n\ndef work():\n    return one() + 1\n")
+    (tmp_path / "tasks" / "helper.py").write_text("def one():\n    return 1\n")
+    monkeypatch.setattr(keys, "PROJECT_ROOT", tmp_path)
+    return tmp_path / "tasks"
+
+
+def test_comments_layout_and_docstrings_do_not_count_and_meaning_does(project):
+    before = keys.code_digests("tasks.stage")
+    (project / "stage.py").write_text(
+        '"""Now told."""\nfrom tasks.helper import one\n\n\n# why\ndef work():\n    """Doc."""\n    return one() + 1\n'
+    )
+    assert keys.code_digests("tasks.stage") == before
+    (project / "stage.py").write_text("from tasks.helper import one\n\ndef work():\n    return one() + 2\n")
+    assert keys.differences(before, keys.code_digests("tasks.stage"))[0].startswith("tasks.stage: ")
+
+
+def test_a_changed_helper_changes_the_key_of_whoever_imports_it(project):
+    before = keys.code_digests("tasks.stage")
+    assert set(before) == {"tasks.stage", "tasks.helper"}
+    (project / "helper.py").write_text("def one():\n    return 11\n")
+    (line,) = keys.differences(before, keys.code_digests("tasks.stage"), "code")
+    assert line.startswith("code.tasks.helper: ")
+
+
+def test_differences_name_the_setting():
+    old = {"config": {"rank": 8, "alpha": 16}, "inputs": {"base": "a"}}
+    new = {"config": {"rank": 16, "alpha": 16}, "inputs": {"base": "a"}}
+    assert keys.differences(old, new) == ["config.rank: 8 -> 16"]
+    assert keys.differences(old, old) == []
+
+
+def test_a_value_that_json_cannot_hold_is_an_error_not_a_silent_miss():
+    with pytest.raises(TypeError):
+        keys.digest_of({"model": object()})
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_has_a_key_that_knows_config_inputs_and_code(name):
+    stage = importlib.import_module(f"tasks.{name}").STAGE
+    run = Run(name="t", recipe="signals", store="unused")
+    inputs = {one: Artifact(kind="k", digest="d", key="y", files={}, manifest_sha256="m") for one in STAGES[name]}
+    parts = stage.key_parts(run, _config(name), inputs)
+    other = {**inputs, **({one: inputs[one].model_copy(update={"digest": "e"}) for one in list(inputs)[:1]})}
+    assert f"tasks.{name}" in parts["code"]
+    assert not any(module.startswith("tasks.core") for module in parts["code"])
+    if inputs:
+        assert keys.digest_of(parts) != keys.digest_of(stage.key_parts(run, _config(name), other))
+    renamed = stage.key_parts(run.model_copy(update={"name": "u"}), _config(name), inputs)
+    assert renamed == parts
+
+
+def test_prompt_words_and_limits_are_in_the_keys_of_the_stages_that_read_them():
+    wanted = {"prompt.md": {"prepare_base", "build_dataset", "validate_dataset", "evaluate_model", "publish_model"}}
+    wanted |= {"limits.yaml": {"validate_dataset"}, "gates.yaml": {"evaluate_model"}}
+    for file, readers in wanted.items():
+        found = {name for name in STAGES if file in importlib.import_module(f"tasks.{name}").STAGE.contract}
+        assert readers <= found, file
+
+
+def _config(name: str):
+    module = importlib.import_module(f"tasks.{name}")
+    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
+    (config_type,) = [v for v in own if getattr(v, "__name__", "").endswith("Config")]
+    return config_type(**({"source": "nano"} if name == "prepare_base" else {}))
+
+
+def test_an_engine_that_a_config_does_not_use_is_not_in_its_key():
+    from tasks.train_lora import STAGE, TrainConfig
+
+    run = Run(name="t", recipe="signals", store="unused")
+    used = {engine: STAGE.key_parts(run, TrainConfig(engine=engine), {})["stack"] for engine in ("trl", "unsloth")}
+    assert "unsloth" not in used["trl"]
+    assert "unsloth" in used["unsloth"]
+    assert "bitsandbytes" in STAGE.key_parts(run, TrainConfig(base_precision="nf4"), {})["stack"]

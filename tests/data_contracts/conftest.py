@@ -1,0 +1,31 @@
+"""The shipped rows and limits of the signals contract."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from data_contracts.contract import read_rows
+from data_contracts.limits import Limits, load_limits
+from data_contracts.prompt import CONTRACTS_FOLDER
+
+
+@pytest.fixture
+def examples() -> Path:
+    return CONTRACTS_FOLDER / "signals" / "examples"
+
+
+@pytest.fixture
+def gold(examples: Path) -> pl.DataFrame:
+    return read_rows(examples / "gold.jsonl")
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return load_limits("signals")
+
+
+@pytest.fixture
+def small(limits: Limits) -> Limits:
+    """The default limits, for tables of a few rows."""
+    return limits.model_copy(update={"min_rows": 1})

@@ -1,0 +1,79 @@
+"""Corrections: applied to exactly one row, with a reason, and refused once the row is gone."""
+
+import pytest
+import yaml
+
+from data_contracts.contract import apply_corrections
+from data_contracts.corrections import load_corrections
+from data_contracts.errors import ConfigError, ContractError
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_contracts.corrections.CONTRACTS_FOLDER", tmp_path)
+    (tmp_path / "signals").mkdir()
+
+    def write(*entries: dict) -> None:
+        text = yaml.safe_dump({"corrections": list(entries)})
+        (tmp_path / "signals" / "corrections.yaml").write_text(text, encoding="utf-8")
+
+    return write
+
+
+def entry(gold, row=0, **changes) -> dict:
+    chosen = gold.row(row, named=True)
+    return {
+        "source_batch": chosen["source_batch"],
+        "match": {"headline": chosen["headline"], "novelty": chosen["novelty"]},
+        "action": "drop",
+        "reason": "the label was wrong",
+        **changes,
+    }
+
+
+def test_the_shipped_list_is_empty_and_changes_nothing(gold):
+    assert load_corrections("signals") == []
+    frame, checks = apply_corrections("signals", gold)
+    assert frame.equals(gold)
+    assert checks[0].measured == 0
+
+
+def test_rows_are_dropped_and_set(gold, write):
+    write(entry(gold, 0), entry(gold, 1, action="set", set={"novelty": 0.99, "direction": -0.5}))
+    frame, checks = apply_corrections("signals", gold)
+    assert frame.height == gold.height - 1
+    assert gold["headline"][0] not in frame["headline"].to_list()
+    assert frame.row(0, named=True)["novelty"] == 0.99
+    assert frame.row(0, named=True)["direction"] == -0.5
+    assert frame[1:].equals(gold[2:])
+    assert (checks[0].measured, frame.schema) == (2, gold.schema)
+
+
+def test_a_row_that_no_longer_exists_fails_and_all_problems_are_told(gold, write):
+    fixed = entry(gold, 0)
+    fixed["match"]["novelty"] = -1.0
+    wide = entry(gold, 1, match={"trace_style": "long"})
+    several = entry(gold, 2, match={"source_batch": gold["source_batch"][2]})
+    write(fixed, wide, several)
+    with pytest.raises(ContractError) as error:
+        apply_corrections("signals", gold)
+    said = str(error.value).splitlines()
+    assert len(said) == 3
+    assert "entry 1 (the label was wrong) fits 0 rows" in said[0]
+    assert "delete the entry" in said[0]
+    assert "trace_style, not a column" in said[1]
+    assert "Add values to its match" in said[2]
+
+
+def test_a_batch_that_the_table_lacks_is_counted_and_left_alone(gold, write):
+    write(entry(gold, 0, source_batch="teacher-2026-03"))
+    frame, checks = apply_corrections("signals", gold)
+    assert frame.equals(gold)
+    assert "1 belong to other batches" in checks[0].detail
+
+
+def test_all_wrong_entries_are_told_at_once(gold, write):
+    write(entry(gold, match={}), entry(gold, action="set"), entry(gold, reason="bad"), entry(gold, action="delete"))
+    with pytest.raises(ConfigError) as error:
+        load_corrections("signals")
+    assert len(error.value.problems) == 4

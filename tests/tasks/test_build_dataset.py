@@ -1,0 +1,87 @@
+"""build_dataset: each check passes on what was built, and fails when that is damaged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from data_contracts.verdict import failures
+from tasks.build_dataset import STAGE, DatasetConfig, build_dataset, verify_dataset
+from tasks.core.errors import ConfigError
+from tasks.core.stage import Job, execute
+from tasks.recipes import signals
+
+CONFIG = DatasetConfig(source="nano", train_rows=60, heldout_rows=30)
+
+
+@pytest.fixture
+def built(tmp_path):
+    job = Job("signals", tmp_path)
+    build_dataset(CONFIG, job)
+    return job
+
+
+def edit(job: Job, split: str, change) -> None:
+    path = job.out / f"{split}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
+
+
+def first_row(job: Job, split: str) -> dict:
+    return json.loads((job.out / f"{split}.jsonl").read_text().splitlines()[0])
+
+
+def test_a_sound_build_passes(tmp_path):
+    outcome = execute(STAGE, CONFIG, Job("signals", tmp_path))
+    assert len(outcome["checks"]) == 6
+    assert {one["verdict"] for one in outcome["checks"]} == {"pass"}
+
+
+@pytest.mark.parametrize(
+    ("split", "change", "caught"),
+    [
+        ("train", lambda rows: rows[:-1], "rows written"),
+        ("train", lambda rows: rows[::-1], "splits that a second build repeats byte for byte"),
+        ("heldout", lambda rows: [{**rows[0], "trace": ""}, *rows[1:]], "splits that a second build repeats"),
+        ("train", lambda rows: [{**rows[0], "direction": 7.0}, *rows[1:]], "does not read back"),
+        ("train", lambda rows: [{**rows[0], "trace": "a </think> b"}, *rows[1:]], "does not read back"),
+    ],
+)
+def test_damage_is_caught(built, split, change, caught):
+    edit(built, split, change)
+    assert any(caught in one.name for one in failures(verify_dataset(CONFIG, built)))
+
+
+def test_a_heldout_row_in_training_is_caught(built):
+    edit(built, "train", lambda rows: [*rows[:-1], first_row(built, "heldout")])
+    found = {one.name for one in failures(verify_dataset(CONFIG, built))}
+    assert "held-out inputs that are also in training" in found
+    assert "held-out wording combinations that are also in training" in found
+
+
+def test_a_second_seed_gives_other_rows(tmp_path):
+    texts = []
+    for seed in (1, 2):
+        job = Job("signals", tmp_path / str(seed))
+        job.out.mkdir()
+        build_dataset(CONFIG.model_copy(update={"seed": seed}), job)
+        texts.append((job.out / "train.jsonl").read_text())
+    assert texts[0] != texts[1]
+
+
+def test_more_rows_than_there_are_is_said_with_both_numbers(tmp_path):
+    with pytest.raises(ConfigError, match=r"500 \+ 1 rows asked for, gold.jsonl holds \d+"):
+        build_dataset(DatasetConfig(source="gold", train_rows=500, heldout_rows=1), Job("signals", tmp_path))
+
+
+def test_own_rows_are_split_by_the_seed_and_never_both(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    train, heldout = signals.build_rows("nano", 40, 10, 3)
+    file.write_text("".join(json.dumps(row) + "\n" for row in train + heldout))
+    job = Job("signals", tmp_path / "out")
+    job.out.mkdir()
+    build_dataset(DatasetConfig(source="file", rows_file=str(file), train_rows=40, heldout_rows=10), job)
+    found = [(job.out / f"{name}.jsonl").read_text().splitlines() for name in ("train", "heldout")]
+    assert [len(one) for one in found] == [40, 10]
+    assert not set(found[0]) & set(found[1])

@@ -1,0 +1,139 @@
+"""evaluate_model: the evaluation itself is checked; gates fail where they must; unscored is not zero."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from data_contracts.gates import load_gates
+from data_contracts.verdict import Verdict, failures, overall
+from tasks.core.stage import Job
+from tasks.engines.scoring import difference_interval, score_of
+from tasks.evaluate_model import Answers, EvaluateConfig, _judge, verify_evaluation
+from tasks.recipes import signals
+
+MODELS = ("ceiling", "base", "adapter", "merged", "f16")
+DIGESTS = {"base": "b" * 64, "adapter": "a" * 64, "merged": "m" * 64}
+
+
+@pytest.fixture
+def job(tmp_path):
+    """An evaluation that is sound: five models, twelve rows, every digest right."""
+    rows, gguf, out = (tmp_path / name for name in ("rows", "gguf", "out"))
+    for folder in (rows, gguf, out):
+        folder.mkdir()
+    heldout = signals.build_rows("nano", 1, 12, 0)[1]
+    (rows / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in heldout))
+    (gguf / "model-f16.gguf").write_bytes(b"GGUF")
+    digests = {**DIGESTS, "ceiling": None, "f16": hashlib.sha256(b"GGUF").hexdigest()}
+    scores = {"valid_json_fraction": {"value": 1.0, "low": 1.0, "high": 1.0, "n": 12}}
+    board = [{"model": name, "file_digest": digests[name], "scores": scores} for name in MODELS]
+    gates = [one.model_dump(mode="json") for one in judge_of(heldout)]
+    write(out / "leaderboard.json", board)
+    write(out / "verdict.json", {"merged": gates, "f16": gates})
+    lines = [{"row": row, "answers": dict.fromkeys(MODELS, "x")} for row in heldout + signals.reference_rows()]
+    (out / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Job("signals", out, {"rows": rows, "gguf": gguf}, digests=DIGESTS)
+
+
+def write(path, value) -> None:
+    path.write_text(json.dumps(value))
+
+
+def judge_of(rows, texts=None, base=None):
+    """The gates of one model that answers `texts` (the labels unless given) beside a base."""
+
+    def scored(answers):
+        per_row = [signals.score(row, signals.parse_output(text)) for row, text in zip(rows, answers, strict=True)]
+        return {name: [one[name] for one in per_row] for name in per_row[0]}
+
+    right = [signals.completion(row) for row in rows]
+    texts = right if texts is None else texts
+    scores = {"f16": scored(texts), "base": scored(base or ["nothing"] * len(rows)), "merged": scored(right)}
+    return _judge(Answers("f16", texts), scores, load_gates("signals"), len(rows))
+
+
+def names_of(job: Job) -> str:
+    return "; ".join(one.name for one in failures(verify_evaluation(EvaluateConfig(), job)))
+
+
+def test_a_sound_evaluation_passes(job):
+    assert names_of(job) == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "caught"),
+    [
+        ("leaderboard.json", lambda b: [{**b[0]}, *[{**r, "file_digest": "0" * 64} for r in b[1:]]], "digest"),
+        (
+            "leaderboard.json",
+            lambda b: [{**b[0], "scores": {"valid_json_fraction": {"value": 0.9}}}, *b[1:]],
+            "ceiling",
+        ),
+        ("verdict.json", lambda v: {"merged": v["merged"]}, "no gate judged"),
+    ],
+)
+def test_damage_is_caught(job, file, change, caught):
+    path = job.out / file
+    write(path, change(json.loads(path.read_text())))
+    assert caught in names_of(job)
+
+
+def test_a_row_that_one_model_did_not_answer_is_caught(job):
+    path = job.out / "answers.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    del lines[3]["answers"]["f16"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "answered once" in names_of(job)
+
+
+def test_a_gguf_that_changed_after_it_was_scored_is_caught(job):
+    (job.inputs["gguf"] / "model-f16.gguf").write_bytes(b"GGUG")
+    assert "digest" in names_of(job)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return signals.build_rows("nano", 1, 210, 0)[1]
+
+
+def test_right_answers_pass_every_gate(rows):
+    assert overall(judge_of(rows)) is Verdict.PASS
+
+
+def test_the_sign_flip_fails_its_gate(rows):
+    flipped = [
+        signals.completion({**row, "direction": abs(row["direction"]) * row["metric_direction"]}) for row in rows
+    ]
+    failed = {one.name for one in failures(judge_of(rows, flipped))}
+    assert "disagreeing_sign_accuracy_fraction" in failed
+    assert "quantised_sign_accuracy_drop_fraction" not in failed  # it is compared with itself here
+
+
+def test_a_model_equal_to_its_base_is_not_better(rows):
+    right = [signals.completion(row) for row in rows]
+    failed = {one.name for one in failures(judge_of(rows, right, base=right))}
+    assert failed == {"tuned_over_base_sign_accuracy_lower_bound"}
+
+
+def test_a_leaked_channel_marker_fails(rows):
+    leaked = [f"final{signals.completion(row)}" if i == 7 else signals.completion(row) for i, row in enumerate(rows)]
+    leaked[8] = "<|channel|>analysis" + leaked[8]
+    assert "answers with a leaked chat or channel marker" in {one.name for one in failures(judge_of(rows, leaked))}
+
+
+def test_too_few_rows_cannot_tell(rows):
+    assert overall(judge_of(rows[:50])) is not Verdict.PASS
+
+
+def test_no_row_that_says_something_is_unscored_not_zero():
+    assert score_of([None, None], 0.95) == {"value": None, "low": None, "high": None, "n": 0}
+    assert difference_interval([None], [1.0], 0.95) is None
+
+
+def test_intervals_hold_the_mean_and_shrink_with_rows():
+    few, many = (score_of([0.0, 1.0] * n, 0.95) for n in (10, 1000))
+    assert few["low"] < many["low"] < 0.5 < many["high"] < few["high"]
+    assert difference_interval([1.0] * 50, [0.0] * 50, 0.95) == (1.0, 1.0, 1.0)
