@@ -108,6 +108,11 @@ def gguf_path(name: str, path: Path) -> str:
     return f"gguf/{name}-{path.stem.removeprefix('model-')}.gguf"
 
 
+def _quantization(path: Path) -> str:
+    """The part of a released GGUF's name that says how it was quantised; the inverse of `gguf_path`."""
+    return path.stem.rpartition("-")[2]
+
+
 def _text(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
 
@@ -133,23 +138,17 @@ def verify_release(config: PublishConfig, job: Job) -> list[Check]:
 
 
 def _same_files(job: Job) -> list[Check]:
-    board = {
-        row["model"]: row for row in json.loads((job.inputs["evaluation"] / "leaderboard.json").read_text("utf-8"))
-    }
-    ggufs = sorted((job.out / "gguf").glob("*.gguf"))
-    scored = {row["file_digest"] for row in board.values()}
-    strange = [path.name for path in ggufs if sha256_file(path) not in scored]
+    board = json.loads((job.inputs["evaluation"] / "leaderboard.json").read_text("utf-8"))
+    scored = {row["model"]: row["file_digest"] for row in board}
+    exported = sorted(path.name for path in job.inputs["gguf"].glob("model-*.gguf"))
+    released = sorted((job.out / "gguf").glob("*.gguf"))
+    evaluated = [path.name for path in released if sha256_file(path) == scored.get(_quantization(path))]
+    strange = sorted({path.name for path in released} - set(evaluated))
     merged = hash_folder(job.inputs["merged"])
     pickles = [p.name for p in job.out.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".pth", ".py")]
     return [
-        check(
-            "released GGUF files that were not the ones evaluated",
-            len(strange),
-            "==",
-            0,
-            enough=bool(ggufs),
-            detail=", ".join(strange),
-        ),
+        check("released GGUF files that are the ones evaluated", len(evaluated), "==", len(exported)),
+        check("released GGUF files that nothing evaluated", len(strange), "==", 0, detail=", ".join(strange)),
         check(
             "released model files equal to the merged ones",
             hash_folder(job.out / "model") == merged,
@@ -187,7 +186,7 @@ def _answers_of(job: Job, release: Path, rows: list[dict], asked: dict) -> dict[
     for path in sorted((release / "gguf").glob("*.gguf")):
         with LlamaEngine(path) as engine:
             chats = [engine.tokenize(engine.render_chat(job.prompt.messages(row))) for row in rows]
-            found[path.stem.rpartition("-")[2]] = [one.text for one in engine.generate(chats, limit_tokens)]
+            found[_quantization(path)] = [one.text for one in engine.generate(chats, limit_tokens)]
     return found
 
 
@@ -212,7 +211,7 @@ STAGE = Stage(
     version=1,
     work=publish_model,
     verify=verify_release,
-    stack=("transformers", "llama_cpp_python", "huggingface_hub"),
+    stack=("torch", "transformers", "llama_cpp_python", "huggingface_hub"),
     contract=("prompt.md", "output.py"),
     texts=tuple(f"tasks/release/{name}" for name in ("report.html.j2", "report.css", "report.js", "card.md.j2")),
     uses_recipe=True,

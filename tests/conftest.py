@@ -16,8 +16,10 @@ def tiny_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tiny_folder) -> Path:
     """A random Qwen3 of hidden size 64 and 2 layers, bfloat16, with tokenizer and chat template. Copy it to damage it."""
+    from tasks.core.math_kernels import settle_math_kernels
     from tests.fixtures.tiny_model import make_tiny_model
 
+    settle_math_kernels()
     return make_tiny_model(tiny_folder / "base", hidden_size=64, context_tokens=2048)
 
 

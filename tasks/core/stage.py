@@ -18,6 +18,7 @@ from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
 from data_contracts.verdict import Check, failures
 from tasks.core import child, errors, keys
 from tasks.core.artifact import Artifact, Store, canonical_json, sha256_file, write_whole
+from tasks.core.math_kernels import settle_math_kernels
 
 _ROOM_TO_REPORT_BYTES = 16 << 10
 """With less on the disk a child cannot even say that it is full."""
@@ -234,6 +235,8 @@ def execute(stage: Stage, config: BaseModel, job: Job) -> dict:
         ArtifactError: naming every check that failed or could not tell.
     """
     started = time.monotonic()
+    if "torch" in stage.stack:
+        settle_math_kernels()
     facts = stage.work(config, job) or {}
     worked = time.monotonic()
     checks = stage.verify(config, job)

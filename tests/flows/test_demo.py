@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 
+from data_contracts.verdict import failures
 from tests.fixtures.hub_case import REPO, TOKEN
 from tests.fixtures.hub_server import HubServer, user_account
 from tests.fixtures.ui_process import Started, free_port, trigger, wait_for
@@ -45,17 +49,40 @@ class Demo:
 
     def run(self, *changes: str, check: bool = True, **variables: str) -> tuple[str, float]:
         """One run of the command line, with environment variables of its own; (what it printed, seconds)."""
+        started = time.monotonic()
+        process = self.start(*changes, **variables)
+        printed, _ = process.communicate()
+        if check:
+            assert process.returncode == 0, printed[-5000:]
+        return printed, time.monotonic() - started
+
+    def kill(self, moment: Callable[[], object], *changes: str) -> None:
+        """Start a run, and kill -9 its process at a moment; its server and its child end by themselves."""
+        process = self.start(*changes)
+        children = []
+        deadline = time.monotonic() + 240
+        while not moment():
+            assert process.poll() is None, process.communicate()[0][-5000:]
+            assert time.monotonic() < deadline, "the moment never came"
+            children = psutil.Process(process.pid).children(recursive=True)
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        psutil.wait_procs(children, timeout=30)
+
+    def start(self, *changes: str, **variables: str) -> subprocess.Popen:
+        """The command line in a process of its own, with environment variables of its own."""
         places = [f"store={self.folder / 'store'}", f"publish.folder={self.folder / 'release'}"]
         settings = [part for one in (*places, *changes) for part in ("--set", one)]
         env = {**os.environ, "PREFECT_HOME": str(self.folder / "prefect"), "HF_TOKEN": "hf_secretsecretsecretsecret"}
         env = {name: value for name, value in env.items() if name not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
         env |= variables
         argv = [sys.executable, "-m", "flows", "finetune", "signals/nano", *settings]
-        started = time.monotonic()
-        done = subprocess.run(argv, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if check:
-            assert done.returncode == 0, done.stdout[-5000:]
-        return done.stdout, time.monotonic() - started
+        return subprocess.Popen(argv, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def lying(self, pattern: str) -> set[Path]:
+        """What the store holds under a pattern."""
+        return set((self.folder / "store").glob(pattern))
 
     def how(self, printed: str) -> dict[str, str]:
         """Stage -> "built" or "reused", as the run printed it."""
@@ -208,6 +235,111 @@ def test_a_release_reaches_the_hub_and_is_asked_again_from_there(demo):
         printed, _ = demo.run(f"publish.hub_repo={REPO}", "publish.description=Another.", check=False, **away)
         assert "Nothing was run" in printed
         assert "prepare_base" not in printed
+
+
+def test_the_served_release_sees_the_same_prompt_and_gives_the_same_answer(demo):
+    from openai import OpenAI
+
+    from data_contracts.prompt import load_prompt
+    from tasks.engines.llama_engine import LlamaEngine
+
+    rows = [json.loads(line) for line in (demo.release / "heldout.jsonl").read_text().splitlines()[:6]]
+    path = demo.release / "gguf" / "signals-nano-q8_0.gguf"
+    argv = [sys.executable, "-m", "flows", "serve", str(demo.release), "--port", "0"]
+    served = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        said = "".join(iter(served.stdout.readline, "Any API key will do. Ctrl-C stops.\n"))
+        client = OpenAI(base_url=re.search(r"base URL +(\S+)", said)[1], api_key="none", max_retries=0, timeout=60)
+        with LlamaEngine(path, n_threads=1) as engine:
+            for row in rows:
+                messages = load_prompt("signals").messages(row)
+                text = engine.render_chat(messages)
+                ids = engine.tokenize(text)
+                got = client.chat.completions.create(model="signals-nano-q8_0", messages=messages, max_tokens=192)
+                tokens = client.post("/../extras/tokenize", body={"input": text}, cast_to=object)
+                assert tokens["tokens"] == ids
+                assert got.usage.prompt_tokens == len(ids)
+                assert got.choices[0].message.content == engine.generate([ids], 192)[0].text
+                assert got.choices[0].finish_reason == "stop"
+    finally:
+        served.kill()
+        served.wait()
+
+
+@pytest.fixture(scope="module")
+def publish_job(demo):
+    """The job of publish_model as the run had it, over the artifacts in the store."""
+    from tasks.core.stage import Job
+
+    objects, made = demo.folder / "store" / "objects", demo.manifests()
+    folders, manifests = {}, {}
+    for role, manifest in made.items():
+        folders[role] = objects / manifest["kind"] / manifest["digest"][:32]
+        manifests[role] = folders[role] / "manifests" / f"{manifest['key']}.json"
+        assert manifests[role].is_file(), role
+    return Job("signals", demo.release, inputs=folders, manifests=manifests)
+
+
+SABOTAGE = {
+    "another quantisation under the name of the one evaluated": (
+        lambda out: shutil.copyfile(out / "gguf" / "signals-nano-q4_k_m.gguf", out / "gguf" / "signals-nano-q8_0.gguf"),
+        {"released GGUF files that are the ones evaluated", "released GGUF files that nothing evaluated"},
+    ),
+    "a file was forgotten": (
+        lambda out: (out / "gguf" / "signals-nano-f16.gguf").unlink(),
+        {"released GGUF files that are the ones evaluated"},
+    ),
+    "a file of the model was edited": (
+        lambda out: (out / "model" / "generation_config.json").write_text("{}"),
+        {"released model files equal to the merged ones"},
+    ),
+    "a pickle came along": (
+        lambda out: (out / "optimizer.pt").write_bytes(b"x"),
+        {"pickles and code in the release"},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SABOTAGE)
+def test_a_release_that_differs_from_what_was_evaluated_is_refused(demo, publish_job, tmp_path, what):
+    from tasks import publish_model
+
+    spoil, expected = SABOTAGE[what]
+    out = Path(shutil.copytree(demo.release, tmp_path / "release"))
+    job = replace(publish_job, out=out)
+    assert not failures(publish_model._same_files(job))
+    spoil(out)
+    assert {one.name for one in failures(publish_model._same_files(job))} == expected
+
+
+def test_a_release_that_answers_otherwise_than_in_the_evaluation_is_refused(demo, publish_job, tmp_path):
+    from tasks import publish_model
+
+    evaluation = Path(shutil.copytree(publish_job.inputs["evaluation"], tmp_path / "evaluation"))
+    lines = (evaluation / "answers.jsonl").read_text().splitlines()
+    first = json.loads(lines[0])
+    first["answers"]["q8_0"] += " "
+    (evaluation / "answers.jsonl").write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+    job = replace(publish_job, inputs={**publish_job.inputs, "evaluation": evaluation})
+    config = publish_model.PublishConfig(golden_prompts=2)
+    found = publish_model.golden_checks(config, job, demo.release, "the release folder")
+    assert {one.name.split()[4]: (one.measured, one.threshold) for one in found} == {
+        "merged": (2, 2), "f16": (2, 2), "q8_0": (1, 2), "q4_k_m": (2, 2),
+    }  # fmt: skip
+
+
+def test_kill_9_of_the_flow_during_training_resumes_from_its_checkpoint(demo):
+    """The dead flow held the lock of its cache record: the next one must not wait for it."""
+    before, finished = demo.lying("objects/lora-adapter/*"), demo.lying("objects/lora-adapter/*/manifests/*")
+    known = demo.lying("work/train_lora/*/checkpoints/checkpoint-*/plumbline-checkpoint.json")
+    demo.kill(lambda: demo.lying("work/train_lora/*/checkpoints/*/plumbline-checkpoint.json") - known, "train.seed=43")
+    assert demo.lying("objects/lora-adapter/*") == before, "nothing half-made is visible"
+    demo.kill(lambda: demo.lying("objects/lora-adapter/*/manifests/*") - finished, "train.seed=43")
+    (made,) = demo.lying("objects/lora-adapter/*") - before
+    (manifest,) = [json.loads(path.read_text()) for path in (made / "manifests").glob("*.json")]
+    facts = manifest["facts"]
+    assert facts["resumed_from_step"] >= 20
+    assert facts["resumed_from_step"] + facts["steps_run_now"] == facts["steps_run"] == facts["steps_asked"]
 
 
 def test_no_secret_is_left_anywhere(demo):
