@@ -28,11 +28,9 @@ class StageRecord(_Record):
     inputs: dict[str, str] = Field(default_factory=dict)
     """Name of an input -> digest of the artifact given. The digest of another stage of this release draws an edge."""
     seconds: float = Field(ge=0)
-    """Wall clock that building it took; for a reused artifact, that of the run that built it."""
-    reused: bool = False
-    """True when it came from the cache and its files were hashed again."""
+    """Wall clock that building it took, whichever run built it."""
     rebuilt_because: list[str] = Field(default_factory=list)
-    """Parts of the cache key that changed since the last build; empty when reused or built for the first time."""
+    """Parts of the cache key that changed since the last build; empty when built for the first time."""
     checks: list[Check] = Field(default_factory=list)
     facts: dict[str, Any] = Field(default_factory=dict)
     """Numbers worth knowing that no check limits."""
@@ -121,8 +119,6 @@ class ReleaseData(_Record):
     name: str
     """Folder name of the release, such as "signals-nano"."""
     recipe: str
-    created: str = ""
-    """When it was made, ISO 8601 in UTC."""
     verdict: Verdict
     stages: list[StageRecord]
     leaderboard: list[LeaderboardRow] = Field(default_factory=list)

@@ -20,7 +20,6 @@ def leaderboard_json(release: ReleaseData) -> dict[str, Any]:
     return {
         "name": release.name,
         "recipe": release.recipe,
-        "created": release.created,
         "verdict": release.verdict.value,
         "metrics": release.metrics,
         "rows": [row.model_dump(mode="json") for row in release.leaderboard],
@@ -88,11 +87,10 @@ def lineage_mermaid(release: ReleaseData) -> str:
     ids = {stage.stage: f"s{number}" for number, stage in enumerate(release.stages)}
     lines = ["flowchart TD"]
     for stage in release.stages:
-        state = "reused" if stage.reused else "built"
         parts = [
             stage.stage,
             words.short(stage.artifact_digest),
-            f"{words.duration(stage.seconds)}, {state}",
+            words.duration(stage.seconds),
             stage.verdict.value,
         ]
         lines.append(f'  {ids[stage.stage]}["{"<br/>".join(map(_mermaid, parts))}"]')

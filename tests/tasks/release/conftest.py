@@ -94,7 +94,6 @@ def _stages() -> list[StageRecord]:
             [],
             148.2,
             [check("token ids beyond the embeddings", 0, "==", 0)],
-            reused=True,
             facts={"parameters": 1906560},
         ),
         _stage(
@@ -164,7 +163,6 @@ def sample_release(**changes: object) -> ReleaseData:
     fields: dict = {
         "name": "signals-nano",
         "recipe": "signals",
-        "created": "2026-11-22T03:14:00Z",
         "verdict": Verdict.PASS,
         "stages": _stages(),
         "leaderboard": [
