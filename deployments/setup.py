@@ -30,6 +30,11 @@ LLAMA_OFF = ("COMMON", "TESTS", "TOOLS", "EXAMPLES", "SERVER", "APP")
 """Parts of llama.cpp that Plumbline does not need: without them 78 of 193 compile steps are left (measured)."""
 
 
+NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+"""llama.cpp's AMX code dies of a general protection fault in `ldtilecfg` (GCC 12, a Xeon with amx_bf16, on which PyTorch's
+AMX works): every decode of a model whose sizes fit its tiles. `CMAKE_ARGS="-DCMAKE_C_FLAGS= -DCMAKE_CXX_FLAGS="` has it back."""
+
+
 def python() -> Path:
     """The interpreter of the environment."""
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -107,9 +112,20 @@ def build_libraries(llama_cpp: Path, build: Path, env: dict[str, str]) -> None:
         "-DCMAKE_INSTALL_RPATH=$ORIGIN",
     ]
     options += ["-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", *(f"-DLLAMA_BUILD_{part}=OFF" for part in LLAMA_OFF)]
+    if knows(NO_AMX.split()):
+        options += [f"-DCMAKE_C_FLAGS={NO_AMX}", f"-DCMAKE_CXX_FLAGS={NO_AMX}"]
     extra = os.environ.get("CMAKE_ARGS", "").split()
     run(["cmake", "-G", "Ninja", "-S", str(llama_cpp), "-B", str(build), *options, *extra], env=env)
     run(["cmake", "--build", str(build), "--target", "llama", "-j", str(os.cpu_count() or 2)], env=env)
+
+
+def knows(flags: list[str]) -> bool:
+    """Whether the C compiler takes these flags: one for another processor, or of before 2021, has no AMX to leave out."""
+    compiler = os.environ.get("CC", "cc")
+    if not shutil.which(compiler):
+        return False
+    trial = [compiler, *flags, "-x", "c", "-c", os.devnull, "-o", os.devnull]
+    return subprocess.run(trial, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def place_libraries(build: Path) -> None:
@@ -145,7 +161,8 @@ def main() -> None:
             stack.read_text("utf-8"),
             lambda stack=stack: pip("install", "-q", "--no-deps", "-r", str(stack)),
         )
-    mark = f"llama {LLAMA} {LLAMA_OFF} {os.environ.get('CMAKE_ARGS', '')} {os.uname().machine if os.name == 'posix' else ''}"
+    machine = os.uname().machine if os.name == "posix" else ""
+    mark = f"llama {LLAMA} {LLAMA_OFF} {NO_AMX} {os.environ.get('CMAKE_ARGS', '')} {machine}"
     step(f"llama.cpp of llama-cpp-python {LLAMA}, compiled here", mark, install_llama)
 
 

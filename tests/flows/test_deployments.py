@@ -139,3 +139,11 @@ def test_bootstrap_mends_what_drifted(deployed):
         bootstrap()
         assert client.read_work_queue_by_name("gpu", work_pool_name=POOL).concurrency_limit == 1
         assert len(client.read_automations_by_name(zombie_automation().name)) == 1
+
+
+def test_a_flag_that_the_compiler_does_not_know_is_not_given_to_it():
+    from deployments.setup import NO_AMX, knows
+
+    assert knows([])
+    assert not knows(["-mno-such-thing"])
+    assert not knows([*NO_AMX.split(), "-mno-such-thing"])
