@@ -32,6 +32,7 @@ __all__ = [
 SHOWN_EXAMPLES = 3
 SHOWN_VALUE_CHARS = 28
 EMPTY_CELL = "empty (null or NaN); fill it in, or drop the row"
+"""Also the text of a recipe's own rule on a column that is empty in some rows only."""
 
 
 @dataclass(frozen=True)
@@ -102,27 +103,34 @@ def check_rows(recipe: str, frame: pl.DataFrame, limits: Limits | None = None) -
     """
     limits = limits or load_limits(recipe)
     model = import_module(f"data_contracts.{recipe}.rows").ROWS
-    schema = {name: column.dtype.type for name, column in model.to_schema().columns.items()}
+    columns = model.to_schema().columns
+    schema = {name: column.dtype.type for name, column in columns.items()}
+    optional = {name for name, column in columns.items() if not column.required}
     broken: list[BrokenRule] = []
     if frame.height < limits.min_rows:
         limit = f"min_rows {limits.min_rows:,} of limits.yaml ({limits.profile})"
         rule = f"{frame.height:,} rows, fewer than {limit}; add rows"
         broken.append(BrokenRule("(table)", rule, (), ()))
     broken += _extra_columns(frame, schema)
-    whole, typed, structural = _typed(frame, schema)
+    whole, typed, structural = _typed(frame, schema, optional)
     broken += structural
     doubtful = {rule.column: set(rule.rows) for rule in structural}
     broken += _value_rules(model, typed, doubtful) if frame.height else []
     return RowFindings(recipe, whole, tuple(broken))
 
 
-def _typed(frame: pl.DataFrame, schema: dict) -> tuple[pl.DataFrame, pl.DataFrame, list[BrokenRule]]:
+def _typed(
+    frame: pl.DataFrame, schema: dict, optional: set[str]
+) -> tuple[pl.DataFrame, pl.DataFrame, list[BrokenRule]]:
     """The table with whole numbers widened; the same as the contract types it; and the rules its columns break.
 
     Cells that do not fit their type become null in the second table, so that one wrong cell hides no other rule.
     """
     whole, typed, broken = frame, {}, []
     for name, dtype in schema.items():
+        if name not in frame.columns and name in optional:
+            typed[name] = pl.Series(name, [None] * frame.height, dtype=dtype)
+            continue
         if name not in frame.columns:
             rule = "the column is missing; add it, or correct its name"
             broken.append(BrokenRule(name, rule, tuple(range(1, frame.height + 1)), ()))
@@ -192,7 +200,7 @@ def _broken_rule(error: Any, typed: pl.DataFrame, doubtful: dict[str, set[int]])
     is_null_rule = error.reason_code.name == "SERIES_CONTAINS_NULLS"
     column = str(error.schema.name if is_null_rule or error.schema.name in typed.columns else error.check.name)
     rule = EMPTY_CELL if is_null_rule else error.check.error
-    skip = doubtful.get(column, set()) if is_null_rule else set()
+    skip = doubtful.get(column, set()) if rule == EMPTY_CELL else set()
     rows = tuple(row for row in _numbers(~error.check_output["check_output"]) if row not in skip)
     return BrokenRule(column, rule, rows, _examples(typed[column], rows)) if rows else None
 

@@ -29,7 +29,7 @@ class PromptContract(BaseModel):
     system: str
     user: str
     output_schema: str
-    """JSON schema of the answer, canonical."""
+    """JSON schema of the answer, and of the answer to a malformed input where the recipe has one; canonical."""
 
     @property
     def fields(self) -> list[str]:
@@ -91,8 +91,16 @@ def output_model(recipe: str) -> type[BaseModel]:
     return import_module(f"data_contracts.{recipe}.output").OUTPUT
 
 
+def error_model(recipe: str) -> type[BaseModel] | None:
+    """The pydantic model of the answer to a malformed input; None for a recipe that accepts no such rows."""
+    from importlib import import_module
+
+    return getattr(import_module(f"data_contracts.{recipe}.output"), "ERROR_OUTPUT", None)
+
+
 def _output_schema(recipe: str) -> str:
-    return json.dumps(output_model(recipe).model_json_schema(), sort_keys=True)
+    models = (output_model(recipe), error_model(recipe))
+    return json.dumps([one.model_json_schema() for one in models if one], sort_keys=True)
 
 
 def _sections(text: str) -> dict[str, str]:

@@ -138,7 +138,7 @@ def _input(job: Job, row: dict) -> str:
 
 def _reads_back(recipe, row: dict) -> bool:
     parsed = recipe.parse_output(recipe.completion(row))
-    return parsed.fields == {name: row[name] for name in recipe.FIELDS} and parsed.trace == row["trace"].strip()
+    return parsed.answer == recipe.answer_of(row) and parsed.trace == row["trace"].strip()
 
 
 STAGE = Stage(
@@ -147,7 +147,7 @@ STAGE = Stage(
     version=1,
     work=build_dataset,
     verify=verify_dataset,
-    contract=("prompt.md", "output.py", "examples/gold.jsonl"),
+    contract=("prompt.md", "output.py", "examples/gold.jsonl", "examples/heldout.jsonl"),
     uses_recipe=True,
     outside=lambda config: [config.rows_file] if config.rows_file else [],
 )

@@ -1,4 +1,4 @@
-"""What a signals model must answer: a thinking trace, then one JSON object with exactly six fields."""
+"""What a signals model must answer: a thinking trace, then one JSON object: the six fields, or the one error schema."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 InformationType = Literal[
     "official_action", "official_statement", "data_release", "report", "rumor", "opinion", "unrelated"
+]
+
+
+ErrorCode = Literal[
+    "missing_headline", "missing_question", "truncated", "several_questions", "not_english", "instructions_in_input"
 ]
 
 
@@ -31,5 +36,19 @@ class SignalOutput(BaseModel):
     """How much of it the market cannot have known already."""
 
 
+class SignalError(BaseModel):
+    """What to answer when there is nothing to assess: the input is not one headline and one question in English."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    error_code: ErrorCode
+    """What is wrong with the input; the first that applies, in the order of the list."""
+    error_message: str = Field(min_length=10, max_length=160)
+    """One sentence for whoever sent it."""
+
+
 OUTPUT = SignalOutput
 """The name under which every contract folder exports its output schema."""
+
+ERROR_OUTPUT = SignalError
+"""The schema of the answer to a malformed input; a contract without one accepts no malformed rows."""

@@ -12,21 +12,28 @@ import polars as pl
 from pandera.api.polars.types import PolarsData
 
 from data_contracts import markers
-from data_contracts.signals.output import InformationType
+from data_contracts.contract import EMPTY_CELL
+from data_contracts.signals.output import ErrorCode, InformationType
 
 NOISE_MAX_RELEVANCE = 0.1
 """At or below this a row is noise. Part of the meaning of `relevance`, not a limit to tune: so it stands here."""
 
 INFORMATION_TYPES = list(get_args(InformationType))
+ERROR_CODES = list(get_args(ErrorCode))
+ANSWER = ("relevance", "direction", "magnitude", "source_credibility", "information_type", "novelty")
+"""The columns of the answer; all are empty in a malformed row, whose answer is the error."""
+MALFORMED = pl.col("error_code").is_not_null()
 NOISE = pl.col("relevance") <= NOISE_MAX_RELEVANCE
 SOURCE_TAG = r" [-–—|] (?:[A-Z][\w.&'’]*)(?: [A-Z][\w.&'’]*){0,3}\s*$"
 
 
 def audited(frame: pl.DataFrame) -> pl.DataFrame:
     """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit.py)."""
+    malformed = MALFORMED if "error_code" in frame.columns else pl.lit(False)
     return frame.select(
         "trace",
         "source_batch",
+        malformed=malformed,
         input=pl.format("{}\n{}", "headline", "question"),
         noise=NOISE,
         sign=pl.col("direction").sign().cast(pl.Int8),
@@ -40,32 +47,53 @@ def _has(data: PolarsData, pattern: str) -> pl.LazyFrame:
     return data.lazyframe.select(pl.col(data.key).str.contains(pattern))
 
 
+def _well_formed(data: PolarsData, rule: pl.Expr) -> pl.LazyFrame:
+    """A rule on inputs, which a malformed row is there to break."""
+    return data.lazyframe.select(MALFORMED | rule)
+
+
 def _lacks(data: PolarsData, pattern: str) -> pl.LazyFrame:
     return data.lazyframe.select(~pl.col(data.key).str.contains(pattern))
 
 
+def _answered(column: str) -> classmethod:
+    """The rule that a column of the answer is empty in malformed rows only."""
+
+    def rule(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(MALFORMED | pl.col(column).is_not_null())
+
+    return pa.dataframe_check(name=column, error=EMPTY_CELL)(rule)
+
+
 class SignalRow(pa.DataFrameModel):
-    """One row. `metric_direction` and `source_batch` describe it and never enter a prompt or an answer."""
+    """One row, its answer either the six fields or, for a malformed input, the two error fields; the others are empty.
+
+    `metric_direction` and `source_batch` describe a row and never enter a prompt or an answer.
+    """
 
     headline: str = pa.Field(description="as published, without the source's name")
     question: str = pa.Field(description="the market's question; YES and NO are its two answers")
     trace: str = pa.Field(description="reasoning from the headline to the probability of YES, without think tags")
-    relevance: float = pa.Field(description="0..1, how much the headline bears on the question")
-    direction: float = pa.Field(description="-1..1, whether YES gets more or less likely; never the metric's direction")
-    magnitude: float = pa.Field(description="0..1, size of the update; 0.1 moderate, 0.4 near-resolving")
-    source_credibility: float = pa.Field(description="0..1, how far the source can be believed")
-    information_type: str = pa.Field(description="what kind of information it is; see output.py")
-    novelty: float = pa.Field(description="0..1, how much the market cannot have known")
+    relevance: float = pa.Field(nullable=True, description="0..1, how much the headline bears on the question")
+    direction: float = pa.Field(
+        nullable=True, description="-1..1, whether YES gets more or less likely; never the metric's direction"
+    )
+    magnitude: float = pa.Field(nullable=True, description="0..1, size of the update; 0.1 moderate, 0.4 near-resolving")
+    source_credibility: float = pa.Field(nullable=True, description="0..1, how far the source can be believed")
+    information_type: str = pa.Field(nullable=True, description="what kind of information it is; see output.py")
+    novelty: float = pa.Field(nullable=True, description="0..1, how much the market cannot have known")
     source_batch: str = pa.Field(description="where the row came from")
     metric_direction: int = pa.Field(description="-1, 0, +1: which way the metric in the headline moves; 0 for none")
+    error_code: str | None = pa.Field(nullable=True, description="what is wrong with a malformed input; see output.py")
+    error_message: str | None = pa.Field(nullable=True, description="one sentence for whoever sent it")
 
     @pa.check("headline", "question", error="shorter than 8 characters; write it out, or drop the row")
     def long_enough(cls, data: PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(pl.col(data.key).str.strip_chars().str.len_chars() >= 8)
+        return _well_formed(data, pl.col(data.key).str.strip_chars().str.len_chars() >= 8)
 
     @pa.check("headline", "question", error="spans lines or has outer white space; join the lines and strip it")
     def one_clean_line(cls, data: PolarsData) -> pl.LazyFrame:
-        return _lacks(data, r"[\n\r\t]|^\s+\S|\S\s+$")
+        return _well_formed(data, ~pl.col(data.key).str.contains(r"[\n\r\t]|^\s+\S|\S\s+$"))
 
     @pa.check("headline", error="ends with a source tag such as ' - Reuters'; strip it where the row is made")
     def no_source_tag(cls, data: PolarsData) -> pl.LazyFrame:
@@ -81,7 +109,7 @@ class SignalRow(pa.DataFrameModel):
 
     @pa.check("question", error="does not end with '?'; state the market as one yes-or-no question")
     def is_question(cls, data: PolarsData) -> pl.LazyFrame:
-        return _has(data, r"\?\s*$")
+        return _well_formed(data, pl.col(data.key).str.contains(r"\?\s*$"))
 
     @pa.check("trace", "source_batch", error="is empty; fill it in, or drop the row")
     def not_blank(cls, data: PolarsData) -> pl.LazyFrame:
@@ -116,6 +144,33 @@ class SignalRow(pa.DataFrameModel):
     @pa.check("information_type", error=f"not one of {', '.join(INFORMATION_TYPES)}; choose one")
     def known_type(cls, data: PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(pl.col(data.key).is_in(INFORMATION_TYPES))
+
+    @pa.check("error_code", error=f"not one of {', '.join(ERROR_CODES)}; choose one, or leave it empty")
+    def known_error(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).is_in(ERROR_CODES))
+
+    @pa.check("error_message", error="not one sentence of 10 to 160 characters; say what is wrong with the input")
+    def one_sentence(cls, data: PolarsData) -> pl.LazyFrame:
+        return _has(data, r"^[A-Z][^\n]{8,158}[.]$")
+
+    has_relevance = _answered("relevance")
+    has_direction = _answered("direction")
+    has_magnitude = _answered("magnitude")
+    has_source_credibility = _answered("source_credibility")
+    has_information_type = _answered("information_type")
+    has_novelty = _answered("novelty")
+
+    @pa.dataframe_check(
+        name="error_code", error="stands beside an answer; empty the six fields of a malformed row, or the error"
+    )
+    def error_or_answer(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(~MALFORMED | pl.all_horizontal(pl.col(name).is_null() for name in ANSWER))
+
+    @pa.dataframe_check(
+        name="error_message", error="does not go with error_code; give both in a malformed row, neither elsewhere"
+    )
+    def message_with_code(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col("error_message").is_not_null() == MALFORMED)
 
     @pa.dataframe_check(name="direction", error="not 0 in a noise row; set it to 0, or raise relevance above 0.1")
     def noise_has_no_direction(cls, data: PolarsData) -> pl.LazyFrame:

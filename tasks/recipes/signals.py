@@ -13,21 +13,34 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.signals.output import SignalOutput
+from data_contracts.signals.output import SignalError, SignalOutput
 from tasks.core.errors import ConfigError
 
 FIELDS = tuple(SignalOutput.model_fields)
+ERROR_FIELDS = tuple(SignalError.model_fields)
+METRICS = (
+    "valid_json_fraction", "sign_accuracy_fraction", "disagreeing_sign_accuracy_fraction",
+    "noise_false_positive_fraction", "magnitude_error", "information_type_accuracy_fraction", "error_schema_fraction",
+    "error_code_accuracy_fraction", "refused_good_input_fraction",
+)  # fmt: skip
+"""What `score` measures on a row, in the order in which boards show it."""
 NOISE_RELEVANCE = 0.1
 """A row, or an answer, of at most this relevance is noise (data_contracts/signals/rows.py)."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """An answer taken apart. `fields` is None when it is not exactly one trace and one valid object; `problem` says why."""
+    """An answer taken apart: one trace, then the six fields or the error. With neither, `problem` says what is wrong."""
 
     trace: str
     fields: dict[str, float | str] | None
     problem: str = ""
+    error: dict[str, str] | None = None
+
+    @property
+    def answer(self) -> dict[str, float | str] | None:
+        """Whichever object was given; None when it cannot be read."""
+        return self.fields or self.error
 
 
 def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tuple[list[dict], list[dict]]:
@@ -42,16 +55,19 @@ def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tu
         return nano_rows(train_rows, heldout_rows, seed)
     if source != "gold":
         raise ConfigError(f"dataset.source: {source!r} is not a source of signals rows. Known: nano, gold.")
+    splits = {"gold": train_rows, "heldout": heldout_rows}
+    rows = {name: _read(CONTRACTS_FOLDER / "signals" / "examples" / f"{name}.jsonl") for name in splits}
+    if short := [
+        f"{n} rows of {name}.jsonl asked for, it holds {len(rows[name])}"
+        for name, n in splits.items()
+        if n > len(rows[name])
+    ]:
+        raise ConfigError(f"dataset: {'; '.join(short)}. Lower train_rows or heldout_rows, or add examples.")
     import random
 
-    rows = _read(CONTRACTS_FOLDER / "signals" / "examples" / "gold.jsonl")
-    if train_rows + heldout_rows > len(rows):
-        raise ConfigError(
-            f"dataset: {train_rows} + {heldout_rows} rows asked for, gold.jsonl holds {len(rows)}. "
-            "Lower train_rows or heldout_rows, or add examples."
-        )
-    random.Random(seed).shuffle(rows)
-    return rows[heldout_rows : heldout_rows + train_rows], rows[:heldout_rows]
+    for some in rows.values():
+        random.Random(seed).shuffle(some)
+    return rows["gold"][:train_rows], rows["heldout"][:heldout_rows]
 
 
 def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[list[dict[str, str]], str]]:
@@ -75,10 +91,19 @@ def reference_rows() -> list[dict]:
     return _read(CONTRACTS_FOLDER / "signals" / "examples" / "reference.jsonl")
 
 
+def malformed(row: Mapping[str, object]) -> bool:
+    """The input is not one headline and one question in English: the right answer is the error."""
+    return row.get("error_code") is not None
+
+
+def answer_of(row: Mapping[str, object]) -> dict[str, float | str]:
+    """The object that the row expects, in the schema's order."""
+    return {name: row[name] for name in (ERROR_FIELDS if malformed(row) else FIELDS)}
+
+
 def completion(row: Mapping[str, object]) -> str:
-    """The answer as the model must write it: one trace, then one line of JSON in the schema's order."""
-    answer = json.dumps({name: row[name] for name in FIELDS}, ensure_ascii=False)
-    return f"<think>\n{row['trace']}\n</think>\n\n{answer}"
+    """The answer as the model must write it: one trace, then one line of JSON."""
+    return f"<think>\n{row['trace']}\n</think>\n\n{json.dumps(answer_of(row), ensure_ascii=False)}"
 
 
 def parse_output(text: str) -> Parsed:
@@ -89,17 +114,19 @@ def parse_output(text: str) -> Parsed:
         return Parsed("", None, "no closing </think>")
     if "</think>" in answer or "<think>" in trace:
         return Parsed(trace, None, "more than one trace")
+    answer = answer.strip()
+    schema = SignalError if answer.startswith('{"error_') else SignalOutput
     try:
-        fields = SignalOutput.model_validate_json(answer.strip())
+        found = schema.model_validate_json(answer).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         return Parsed(trace, None, f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}")
-    return Parsed(trace, fields.model_dump())
+    return Parsed(trace, None, error=found) if schema is SignalError else Parsed(trace, found)
 
 
 def disagrees(row: Mapping[str, object]) -> bool:
     """The metric and YES move in opposite ways: the rows on which every model of the story got the sign wrong."""
-    return _sign(row["direction"]) * _sign(row["metric_direction"]) < 0
+    return not malformed(row) and _sign(row["direction"]) * _sign(row["metric_direction"]) < 0
 
 
 def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
@@ -107,12 +134,14 @@ def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
 
     A sign that cannot be read is wrong, not missing: a model must not gain by answering garbage on hard rows.
     """
+    if malformed(row):
+        return {**dict.fromkeys(METRICS), **_score_malformed(row, parsed)}
     got = parsed.fields
     noise = row["relevance"] <= NOISE_RELEVANCE
     sign_right = float(got is not None and _sign(got["direction"]) == _sign(row["direction"]))
     called_noise = got is not None and got["relevance"] <= NOISE_RELEVANCE
     return {
-        "valid_json_fraction": float(got is not None),
+        "valid_json_fraction": float(parsed.answer is not None),
         "sign_accuracy_fraction": None if noise else sign_right,
         "disagreeing_sign_accuracy_fraction": sign_right if disagrees(row) else None,
         "noise_false_positive_fraction": float(not called_noise) if noise else None,
@@ -120,14 +149,26 @@ def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
         "information_type_accuracy_fraction": float(
             got is not None and got["information_type"] == row["information_type"]
         ),
+        "error_schema_fraction": None,
+        "error_code_accuracy_fraction": None,
+        "refused_good_input_fraction": float(parsed.error is not None),
+    }
+
+
+def _score_malformed(row: Mapping[str, object], parsed: Parsed) -> dict[str, float]:
+    return {
+        "valid_json_fraction": float(parsed.answer is not None),
+        "error_schema_fraction": float(parsed.error is not None),
+        "error_code_accuracy_fraction": float((parsed.error or {}).get("error_code") == row["error_code"]),
     }
 
 
 def all_right(row: Mapping[str, object], parsed: Parsed) -> bool:
     """The answer is readable, with the right sign and the right view of noise: what the side-by-side page marks."""
     numbers = score(row, parsed)
+    wanted = ("valid_json_fraction", "sign_accuracy_fraction", "error_code_accuracy_fraction")
     return (
-        all(numbers[name] in (None, 1.0) for name in ("valid_json_fraction", "sign_accuracy_fraction"))
+        all(numbers[name] in (None, 1.0) for name in wanted)
         and not numbers["noise_false_positive_fraction"]
     )
 
