@@ -2,7 +2,7 @@
 
 Reads:    base, adapter, merged, gguf (the very files that would be published), rows (held-out).
 Writes:   leaderboard.json (scores with intervals, sizes, digests), answers.jsonl (every answer of every model),
-          verdict.json (each gate beside its number, per published file).
+          probes.jsonl (the same for rows whose input was changed), verdict.json (each gate beside its number, per file).
 Verifies: every model answered every row once; every scored file still has the digest it is listed under; the ceiling row
           scores 1; every gate was judged. A gate that fails is a verdict, not an error: it is recorded, and publishing refuses.
 """
@@ -26,8 +26,10 @@ from data_contracts.verdict import Check, check, overall, report
 from tasks.core.artifact import canonical_json, sha256_file
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import chat, hf_engine
+from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
 from tasks.engines.llama_engine import Generation, LlamaEngine, is_small
-from tasks.engines.scoring import difference_interval, score_of
+from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
+from tasks.engines.scoring import difference_interval, measure_of, score_of
 from tasks.recipes import load_recipe
 
 CEILING, BASE, ADAPTER, MERGED = "ceiling", "base", "adapter", "merged"
@@ -38,6 +40,8 @@ class EvaluateConfig(Settings):
 
     max_new_tokens: int = Field(default=512, ge=8)
     """Longest answer, in tokens; one that is cut off counts as unreadable."""
+    metamorphic_rows: int = Field(default=24, ge=0)
+    """Held-out rows that are asked again with the question negated, the subject swapped, the date moved; 0 for none."""
     batch_rows: int = Field(default=64, ge=1)
     """Rows that transformers answers at once."""
     compute_dtype: str = Field(default="float32", pattern="^(float32|bfloat16|float16)$")
@@ -61,15 +65,23 @@ class Answers:
 def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
     """Ask, score, judge; returns the speeds, which are this machine's and so no part of the artifact."""
     recipe, gates = load_recipe(job.recipe), load_gates(job.recipe)
+    lineage = json.loads((job.inputs[ADAPTER] / "lineage.json").read_text("utf-8"))
+    expected = contract_digest(job.prompt, job.inputs[BASE])
+    refuse_another_contract("evaluate_model: the adapter", lineage.get("prompt_contract"), expected)
     rows = _heldout(job)
     reference = recipe.reference_rows()
-    everyone = list(_ask_everyone(config, job, recipe, rows + reference))
+    probes = _probes(recipe, rows[: config.metamorphic_rows])
+    asked = [*rows, *reference, *(changed for _, _, changed in probes)]
+    everyone = list(_ask_everyone(config, job, recipe, asked))
     board, verdicts, scores = [], {}, {}
     for one in everyone:
-        per_row = [recipe.score(row, recipe.parse_output(text)) for row, text in zip(rows, one.texts, strict=False)]
+        parsed = [recipe.parse_output(text) for text in one.texts]
+        per_row = [recipe.score(row, answer) for row, answer in zip(rows, parsed, strict=False)]
         scores[one.model] = {name: [r[name] for r in per_row] for name in per_row[0]}
-        board.append(_board_row(one, scores[one.model], gates))
-        board[-1]["reference_right"] = _reference(recipe, reference, one.texts[len(rows) :])
+        shown = scores[one.model] | _metamorphic(recipe, probes, parsed, len(rows) + len(reference))
+        board.append(_board_row(one, shown, gates))
+        board[-1]["measures"] = _measures(recipe, rows, parsed[: len(rows)], gates)
+        board[-1]["reference_right"] = _reference(recipe, reference, parsed[len(rows) :])
     published = [one for one in everyone if one.model not in (CEILING, BASE, ADAPTER)]
     for one in published:
         verdicts[one.model] = [c.model_dump(mode="json") for c in _judge(one, scores, gates, len(rows))]
@@ -80,8 +92,21 @@ def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
             answers = {one.model: one.texts[i] for one in everyone}
             right = {one.model: recipe.all_right(row, recipe.parse_output(one.texts[i])) for one in everyone}
             file.write(json.dumps({"row": row, "answers": answers, "right": right}, ensure_ascii=False) + "\n")
+    _write_probes(job.out / "probes.jsonl", probes, everyone, len(rows) + len(reference))
     speeds = {one.model: round(one.generated_tokens / one.seconds, 1) for one in everyone if one.seconds}
     return {"tokens_per_s": speeds, "generated_tokens": sum(one.generated_tokens for one in everyone)}
+
+
+def _write_probes(path: Path, probes: list[tuple[str, int, dict]], everyone: list[Answers], start: int) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for place, (kind, i, row) in enumerate(probes, start):
+            line = {
+                "kind": kind,
+                "row": i,
+                "changed": row,
+                "answers": {one.model: one.texts[place] for one in everyone},
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _write(path: Path, value: object) -> None:
@@ -144,6 +169,10 @@ def _ask_transformers(config: EvaluateConfig, job: Job, rows, folder: Path, adap
 def _ask_llama(config: EvaluateConfig, job: Job, rows, path: Path, beat) -> Answers:
     """Asked as a user's program would: the file's own chat template, tokenizer and end token."""
     with LlamaEngine(path) as engine:
+        carried = engine.metadata.get(PROMPT_CONTRACT_KEY)
+        refuse_another_contract(
+            f"evaluate_model: {path.name}", carried, contract_digest(job.prompt, job.inputs[MERGED])
+        )
         prompts = [engine.tokenize(engine.render_chat(job.prompt.messages(row))) for row in rows]
         started = time.monotonic()
         answers = engine.generate(prompts, config.max_new_tokens, progress=beat)
@@ -165,13 +194,28 @@ def _board_row(one: Answers, scores: dict[str, list[float | None]], gates: Gates
     }
 
 
-def _reference(recipe, reference: list[dict], texts: list[str]) -> dict[str, bool]:
+def _reference(recipe, reference: list[dict], parsed: list) -> dict[str, bool]:
     """Whether each of the fixed reference examples was answered rightly."""
-    pairs = zip(reference, texts, strict=True)
-    return {
-        row.get("reference", str(i)): recipe.all_right(row, recipe.parse_output(text))
-        for i, (row, text) in enumerate(pairs)
-    }
+    pairs = zip(reference, parsed, strict=False)
+    return {row.get("reference", str(i)): recipe.all_right(row, one) for i, (row, one) in enumerate(pairs)}
+
+
+def _probes(recipe, rows: list[dict]) -> list[tuple[str, int, dict]]:
+    """(kind of change, number of the row that was changed, the changed row)"""
+    return [(kind, i, changed) for i, row in enumerate(rows) for kind, changed in recipe.probe().variants(row).items()]
+
+
+def _metamorphic(recipe, probes: list[tuple[str, int, dict]], parsed: list, start: int) -> dict[str, list[float]]:
+    """Kind of change -> for each changed row, did the answer change as it must. `start`: where their answers begin."""
+    found: dict[str, list[float]] = {}
+    for (kind, i, _), after in zip(probes, parsed[start:], strict=True):
+        found.setdefault(f"metamorphic_{kind}_fraction", []).append(float(recipe.probe().holds(kind, parsed[i], after)))
+    return found
+
+
+def _measures(recipe, rows: list[dict], parsed: list, gates: Gates) -> dict[str, dict]:
+    paired = recipe.probe().paired_measures(rows, parsed)
+    return {name: measure_of(pairs, statistic, gates.interval_fraction) for name, (statistic, pairs) in paired.items()}
 
 
 def _judge(one: Answers, scores: dict, gates: Gates, heldout_rows: int) -> list[Check]:

@@ -27,6 +27,7 @@ from tasks.engines import chat, gguf_checks, gguf_convert, gguf_file, hf_engine,
 from tasks.engines.gguf_parity import Parity, parity_sequences
 from tasks.engines.llama_binding import complaints, forget_complaints, llama_api
 from tasks.engines.llama_engine import LlamaEngine
+from tasks.engines.prompt_digest import contract_digest
 from tasks.recipes import load_recipe
 
 Quantization = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
@@ -158,7 +159,8 @@ def _parity_checks(
 
 
 def _export(config: ExportConfig, job: Job) -> dict:
-    export_gguf(config, job.inputs["merged"], job.out, prompt_digest=job.prompt.digest, beat=job.beat)
+    merged = job.inputs["merged"]
+    export_gguf(config, merged, job.out, prompt_digest=contract_digest(job.prompt, merged), beat=job.beat)
     tensors = {name: gguf_file.read_tensors(job.out / file_name(name)) for name in config.names}
     return {"bits_per_weight": {name: round(gguf_file.bits_per_weight(found), 3) for name, found in tensors.items()}}
 
@@ -169,7 +171,8 @@ def _verify(config: ExportConfig, job: Job) -> list[Check]:
     rows = [json.loads(line) for line in (job.inputs["rows"] / "heldout.jsonl").read_text("utf-8").splitlines()]
     texts = [chat.prompt_text(tokenizer, job.prompt, row) + recipe.completion(row) for row in rows]
     merged = job.inputs["merged"]
-    return verify_export(config, merged, job.out, texts=texts, prompt_digest=job.prompt.digest, beat=job.beat)
+    digest = contract_digest(job.prompt, merged)
+    return verify_export(config, merged, job.out, texts=texts, prompt_digest=digest, beat=job.beat)
 
 
 STAGE = Stage(

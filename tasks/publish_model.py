@@ -21,6 +21,7 @@ from tasks.core.errors import GateError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import chat, hf_engine
 from tasks.engines.llama_engine import LlamaEngine
+from tasks.engines.prompt_digest import contract_digest
 from tasks.release import assemble
 from tasks.release.card import render_card
 from tasks.release.data import ReleaseData
@@ -93,7 +94,8 @@ def _write_release(config: PublishConfig, job: Job, release: ReleaseData) -> Non
         )
     context_tokens = json.loads((merged / "config.json").read_text("utf-8"))["max_position_embeddings"]
     special = read_special_tokens(merged)
-    modelfile = render_modelfile(serve, read_chat_template(merged), special, context_tokens, job.prompt)
+    digest = contract_digest(job.prompt, merged)
+    modelfile = render_modelfile(serve, read_chat_template(merged), special, context_tokens, job.prompt, digest)
     _text(out / "Modelfile", modelfile)
     _text(out / "README.md", render_card(release))
     _text(out / "report.html", render_report(release))

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from data_contracts.verdict import Check
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import adapter_checks, lora_trainer
+from tasks.engines.token_rows import CONTRACT_FILE
 
 
 class TrainConfig(Settings):
@@ -70,7 +71,7 @@ def train_lora(config: TrainConfig, job: Job) -> dict:
     lineage = {
         "base_digest": job.digests["base"],
         "rows_digest": job.digests["rows"],
-        "prompt_contract": job.prompt.digest,
+        "prompt_contract": json.loads((job.inputs["rows"] / CONTRACT_FILE).read_text("utf-8"))["digest"],
     }
     (job.out / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", "utf-8")
     (job.work / "outcome.json").write_text(json.dumps(outcome), "utf-8")

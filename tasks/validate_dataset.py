@@ -1,12 +1,15 @@
 """Check rows against their data contract and turn them into exactly what the trainer will see.
 
 Reads:    dataset (train.jsonl, heldout.jsonl), base (tokenizer and chat template).
-Writes:   the accepted rows again, and train.parquet, heldout.parquet: token ids and where each completion begins.
+Writes:   the accepted rows again; train.parquet, heldout.parquet: token ids and where each completion begins;
+          contract.json: digests of the words, the answer schema and the tokenizer files that made them.
 Verifies: row rules; set-level audit; no input in both splits; no row longer than max_length_tokens; the supervised span
           decodes to exactly the answer and ends on the end-of-turn token.
 """
 
 from __future__ import annotations
+
+import json
 
 from pydantic import Field
 
@@ -14,7 +17,8 @@ from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ContractError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import chat, hf_engine
-from tasks.engines.token_rows import TokenRow, read_token_rows, write_token_rows
+from tasks.engines.prompt_digest import contract_digest, contract_parts
+from tasks.engines.token_rows import CONTRACT_FILE, TokenRow, read_token_rows, write_token_rows
 from tasks.recipes import load_recipe
 
 SPLITS = ("train", "heldout")
@@ -59,6 +63,8 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
         frames[split].write_ndjson(job.out / f"{split}.jsonl")
         rows = [chat.token_row(tokenizer, job.prompt, recipe, row) for row in frames[split].iter_rows(named=True)]
         write_token_rows(job.out / f"{split}.parquet", rows)
+    parts = contract_parts(job.prompt, job.inputs["base"])
+    (job.out / CONTRACT_FILE).write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
     return {f"{split}_rows": frames[split].height for split in SPLITS}
 
 
@@ -81,6 +87,9 @@ def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:
         checks += token_checks(
             config, tokenizer, load_recipe(job.recipe), list(frame.iter_rows(named=True)), rows, split
         )
+    carried = json.loads((job.out / CONTRACT_FILE).read_text("utf-8"))["digest"]
+    expected = contract_digest(job.prompt, job.inputs["base"])
+    checks.append(check("prompt contract that the rows carry", carried[:16], "==", expected[:16]))
     if bad := failures(checks):
         sentences = "\n".join(f"  - {one.sentence()}" for one in bad)
         where = f"data_contracts/{job.recipe}/limits.yaml, profile {config.limits}"

@@ -10,6 +10,7 @@ from tasks.core.stage import Job
 from tasks.engines import hf_engine
 from tasks.engines.adapter_file import read_adapter
 from tasks.engines.chat import text_ids
+from tasks.engines.prompt_digest import contract_digest
 from tasks.engines.token_rows import read_token_rows
 from tasks.engines.weights_file import read_folder
 
@@ -34,6 +35,13 @@ def check_run(outcome: dict, lineage: dict, job: Job) -> list[Check]:
             outcome["collated_rows"],
         ),
         check("base that the adapter names", lineage["base_digest"][:16], "==", job.digests["base"][:16]),
+        check(
+            "prompt contract that the adapter names",
+            lineage["prompt_contract"][:16],
+            "==",
+            contract_digest(job.prompt, job.inputs["base"])[:16],
+            fix="The rows were made with other words or another tokenizer; run validate_dataset again",
+        ),
         report(
             "checkpoints refused",
             len(outcome["refused_checkpoints"]),

@@ -61,18 +61,31 @@ class GgufTensor:
         )
 
 
+def read_header(path: Path, key: str) -> str | None:
+    """A text of the header by its key; None when it is not there.
+
+    Raises:
+        ArtifactError: the file is not GGUF.
+    """
+    field = _reader(path).get_field(key)
+    return None if field is None else str(field.contents())
+
+
+def _reader(path: Path) -> Any:
+    try:
+        return _gguf().GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OSError) as error:
+        raise ArtifactError(
+            f"gguf: {path.name} cannot be read as GGUF: {error}. It is damaged or truncated; export it again."
+        ) from error
+
+
 def read_tensors(path: Path) -> dict[str, GgufTensor]:
     """The tensors of a GGUF file by name.
 
     Raises:
         ArtifactError: the file is not GGUF, or ends before its last tensor does.
     """
-    try:
-        reader = _gguf().GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OSError) as error:
-        raise ArtifactError(
-            f"gguf: {path.name} cannot be read as GGUF: {error}. It is damaged or truncated; export it again."
-        ) from error
     return {
         one.name: GgufTensor(
             name=one.name,
@@ -82,7 +95,7 @@ def read_tensors(path: Path) -> dict[str, GgufTensor]:
             size_bytes=int(one.n_bytes),
             data=one.data,
         )
-        for one in reader.tensors
+        for one in _reader(path).tensors
     }
 
 

@@ -40,6 +40,48 @@ def difference_interval(
     return round(float(difference.mean()), 6), low, high
 
 
+def measure_of(pairs: Sequence[tuple[float, float]], statistic: str, interval_fraction: float, seed: int = 0) -> dict:
+    """A statistic of pairs (x, y), resampled by pair; one of `slope_through_origin`, `rank_correlation`.
+
+    Fewer than three pairs, or an x or y that never varies where that leaves nothing to say, give value None.
+    """
+    import numpy as np
+
+    known = np.array(pairs, dtype=float).reshape(-1, 2)
+    unscored = {"value": None, "low": None, "high": None, "n": len(known)}
+    if len(known) < 3:
+        return unscored
+    picks = np.random.default_rng(seed).integers(0, len(known), size=(RESAMPLES, len(known)))
+    compute = {"slope_through_origin": _slopes, "rank_correlation": _rank_correlations}[statistic]
+    value = compute(known[None, :, 0], known[None, :, 1])[0]
+    resampled = compute(known[picks, 0], known[picks, 1])
+    if not np.isfinite(value):
+        return unscored
+    resampled = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(resampled, [(1 - interval_fraction) / 2, (1 + interval_fraction) / 2])
+    return {**unscored, "value": round(float(value), 6), "low": round(float(low), 6), "high": round(float(high), 6)}
+
+
+def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Least squares y = slope * x for each row of (resamples, pairs); not finite where every x is 0."""
+    import numpy as np
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (x * y).sum(axis=1) / (x * x).sum(axis=1)
+
+
+def _rank_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's correlation for each row of (resamples, pairs); not finite where a side never varies."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(side, axis=1) for side in (x, y)]
+    centred = [one - one.mean(axis=1, keepdims=True) for one in ranks]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sizes = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
+        return (centred[0] * centred[1]).sum(axis=1) / sizes
+
+
 def _interval(values: np.ndarray, fraction: float, seed: int) -> tuple[float, float]:
     import numpy as np
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+CONTRACT_FILE = "contract.json"
+"""Beside the rows: which words, answer schema and tokenizer made them (tasks/engines/prompt_digest.py)."""
 TokenRow = tuple[list[int], int]
 """(token ids of prompt + completion + end token, length of the prompt in tokens)"""
 

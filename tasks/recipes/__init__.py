@@ -17,6 +17,10 @@ A recipe module offers:
     parse_output(text) -> Parsed                                              an answer read back, or why it cannot be
     score(row, parsed) -> {metric: number | None}                             None: this row says nothing about it
     all_right(row, parsed) -> bool                                            for the side-by-side page
+    answer_of(row) -> dict                                                    the object that the answer must hold
+    probe() -> module with                                                    what is asked beyond being right:
+        variants(row) -> {kind: changed row}, holds(kind, before, after)      how answers must follow a changed input
+        paired_measures(rows, parsed) -> {name: (statistic, pairs)}           numbers that are no share of rows
     wording(row) -> str | None                                                the template a synthetic row is made of
     pretraining_rows(n_rows, seed) -> (messages, answer) pairs                what its nano base is made of
 """

@@ -6,15 +6,18 @@ Its crux: direction is about YES, never about which way the metric in the headli
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from pydantic import ValidationError
 
-from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts import markers
+from data_contracts.prompt import CONTRACTS_FOLDER, PromptContract
 from data_contracts.signals.output import SignalError, SignalOutput
-from tasks.core.errors import ConfigError
+from tasks.core.errors import ConfigError, ContractError
 
 FIELDS = tuple(SignalOutput.model_fields)
 ERROR_FIELDS = tuple(SignalError.model_fields)
@@ -163,14 +166,18 @@ def _score_malformed(row: Mapping[str, object], parsed: Parsed) -> dict[str, flo
     }
 
 
+def probe() -> ModuleType:
+    """What is asked of answers beyond being right: `variants`, `holds`, `paired_measures`."""
+    from tasks.recipes import signals_probe
+
+    return signals_probe
+
+
 def all_right(row: Mapping[str, object], parsed: Parsed) -> bool:
     """The answer is readable, with the right sign and the right view of noise: what the side-by-side page marks."""
     numbers = score(row, parsed)
     wanted = ("valid_json_fraction", "sign_accuracy_fraction", "error_code_accuracy_fraction")
-    return (
-        all(numbers[name] in (None, 1.0) for name in wanted)
-        and not numbers["noise_false_positive_fraction"]
-    )
+    return all(numbers[name] in (None, 1.0) for name in wanted) and not numbers["noise_false_positive_fraction"]
 
 
 def _sign(value: float) -> int:
@@ -179,3 +186,33 @@ def _sign(value: float) -> int:
 
 def _read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def teacher_seeds() -> Path:
+    """The seeds that a teacher writes traces for when a config names no file of its own."""
+    return CONTRACTS_FOLDER / "signals" / "examples" / "teacher_seeds.jsonl"
+
+
+def teacher_messages(seed_row: Mapping[str, object]) -> list[dict[str, str]]:
+    """What a teacher is asked: headline, question and the assessment that the trace must lead to (teacher.md)."""
+    text = (CONTRACTS_FOLDER / "signals" / "teacher.md").read_text("utf-8")
+    _, system, user = re.split(r"^# (?:system|user)$", text, flags=re.MULTILINE)
+    words = PromptContract(recipe="signals", system=system.strip(), user=user.strip(), output_schema="")
+    return words.messages({**seed_row, "assessment": json.dumps(answer_of(seed_row), ensure_ascii=False)})
+
+
+def teacher_row(seed_row: Mapping[str, object], text: str, model: str) -> dict:
+    """The row that a teacher's answer makes of a seed; prose around the trace is left out.
+
+    Raises:
+        ContractError: as `kind: detail`; there is not exactly one trace, or a channel of the model leaked into the text.
+    """
+    if leak := re.search(f"{markers.RAW_MARKERS}|{markers.THINK_TAGS}|{markers.STRIPPED_MARKERS}", text):
+        raise ContractError(f"leaked marker: the answer holds {leak.group().strip()!r}")
+    traces = re.findall(r"<trace>(.*?)</trace>", text, re.DOTALL)
+    if len(traces) != 1 or len(re.findall(r"</?trace>", text)) != 2:
+        raise ContractError(f"no trace: {len(traces)} pairs of <trace> and </trace> in the answer, not one")
+    row = {name: seed_row[name] for name in ("headline", "question")} | {"trace": traces[0].strip()}
+    row |= {name: seed_row.get(name) for name in FIELDS}
+    row |= {"source_batch": f"teacher-{model}", "metric_direction": seed_row["metric_direction"]}
+    return row | ({name: seed_row[name] for name in ERROR_FIELDS} if malformed(seed_row) else {})

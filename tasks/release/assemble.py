@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from data_contracts.gates import load_gates
 from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, Verdict, check, overall
 from tasks.core.errors import ArtifactError
 from tasks.recipes import load_recipe
-from tasks.release.data import Costs, LeaderboardRow, LossPoint, ReleaseData, Sample, Score, StageRecord
+from tasks.release.data import Costs, LeaderboardRow, LossPoint, Measure, ReleaseData, Sample, Score, StageRecord
 
 _SAMPLES = 10
+_REFERENCE = "reference_examples_right_fraction"
 _NOT_PROVEN = (
     "That it answers well outside its recipe: only held-out rows of the same kind were asked.",
     "That it is better than other fine-tunes: it is compared with its own base and with the ceiling of its labels.",
@@ -45,6 +47,7 @@ def assemble(
         verdict=verdict,
         stages=stages,
         leaderboard=_board(name, inputs, gates, facts, read["gguf"]),
+        headline=_headline(recipe),
         loss_curve=_losses(inputs["adapter"], read["adapter"]),
         samples=_samples(recipe, inputs["evaluation"]),
         not_proven=list(_NOT_PROVEN),
@@ -57,6 +60,13 @@ def assemble(
             peak_memory_bytes=max(manifest["cost"].get("peak_memory_bytes", 0) for manifest in read.values()),
         ),
     )
+
+
+def _headline(recipe: str) -> list[str]:
+    """What a gate looks at, and the fixed benchmark: few enough for one table."""
+    gated = load_gates(recipe).metrics
+    shown = [name for name in gated if not name.startswith(("tuned_over_base", "quantised_"))]
+    return [*shown, "sign_accuracy_fraction", _REFERENCE]
 
 
 def gate_checks(evaluation: Path) -> list[tuple[str, Check]]:
@@ -87,9 +97,7 @@ def _board(
         is_gguf = (inputs["gguf"] / f"model-{model}.gguf").is_file()
         scores = {metric: Score(**score) for metric, score in row["scores"].items()}
         reference = list(row["reference_right"].values())
-        scores["reference_examples_right_fraction"] = Score(
-            value=sum(reference) / max(len(reference), 1), n=len(reference)
-        )
+        scores[_REFERENCE] = Score(value=sum(reference) / max(len(reference), 1), n=len(reference))
         rows.append(
             LeaderboardRow(
                 model=model,
@@ -99,6 +107,7 @@ def _board(
                 bits_per_weight=gguf["facts"].get("bits_per_weight", {}).get(model),
                 tokens_per_s=facts["tokens_per_s"].get(model),
                 scores=scores,
+                measures={metric: Measure(**one) for metric, one in row["measures"].items()},
                 verdict=overall(gates[model]) if model in gates else None,
             )
         )

@@ -66,7 +66,7 @@ class BarGroup:
 def draw_bars(release: ReleaseData, pitch: int = 25) -> list[BarGroup]:
     """One group for each metric, in the leaderboard's order of models."""
     groups = []
-    for metric in release.metrics:
+    for metric in release.shown_metrics:
         rows = [row for row in release.leaderboard if metric in row.scores]
         bars = [Bar(row, row.scores[metric], number * pitch) for number, row in enumerate(rows)]
         groups.append(BarGroup(metric, bars, len(bars) * pitch))

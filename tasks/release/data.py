@@ -59,6 +59,18 @@ class Score(_Record):
     """Rows that the value rests on."""
 
 
+class Measure(_Record):
+    """A number about one model that is no share of rows, such as a slope. None is *unscored*."""
+
+    value: float | None
+    low: float | None = None
+    """Lower end of the bootstrap interval."""
+    high: float | None = None
+    """Upper end of the bootstrap interval."""
+    n: int = Field(ge=0)
+    """Rows that the value rests on."""
+
+
 class LeaderboardRow(_Record):
     """One model, or one file of it, and how it did."""
 
@@ -74,6 +86,8 @@ class LeaderboardRow(_Record):
     """Generation speed on the machine of this run, in tokens a second."""
     scores: dict[str, Score] = Field(default_factory=dict)
     """Metric -> score."""
+    measures: dict[str, Measure] = Field(default_factory=dict)
+    """Name -> number that is no share of rows."""
     verdict: Verdict | None = None
     """What its gates said; None for a row that no gate judges (base, ceiling)."""
 
@@ -122,6 +136,8 @@ class ReleaseData(_Record):
     verdict: Verdict
     stages: list[StageRecord]
     leaderboard: list[LeaderboardRow] = Field(default_factory=list)
+    headline: list[str] = Field(default_factory=list)
+    """Metrics that the one table of a run shows; empty for all of them."""
     loss_curve: list[LossPoint] = Field(default_factory=list)
     samples: list[Sample] = Field(default_factory=list)
     not_proven: list[str] = Field(default_factory=list)
@@ -139,8 +155,19 @@ class ReleaseData(_Record):
 
     @property
     def metrics(self) -> list[str]:
-        """Metric names, in the order in which they first appear."""
-        return list(dict.fromkeys(name for row in self.leaderboard for name in row.scores))
+        """Metric names, in the order in which they first appear; those that no row says anything about are left out."""
+        return list(dict.fromkeys(name for row in self.leaderboard for name, one in row.scores.items() if one.n))
+
+    @property
+    def shown_metrics(self) -> list[str]:
+        """The metrics of the one table."""
+        return [name for name in self.metrics if name in self.headline] or self.metrics
+
+    @property
+    def further(self) -> list[str]:
+        """Metrics beside those of the one table, then measures."""
+        measures = dict.fromkeys(name for row in self.leaderboard for name in row.measures)
+        return [name for name in self.metrics if name not in self.shown_metrics] + list(measures)
 
     @property
     def edges(self) -> list[tuple[str, str, str]]:

@@ -37,7 +37,7 @@ def leaderboard_table(release: ReleaseData) -> Table:
         title_justify="left",
     )
     table.add_column("model", style="bold", no_wrap=True)
-    for column in [*map(words.label, release.metrics), "size", "bits per weight", "tokens/s"]:
+    for column in [*map(words.label, release.shown_metrics), "size", "bits per weight", "tokens/s"]:
         table.add_column(column, justify="right")
     table.add_column("verdict", no_wrap=True)
     for row in release.leaderboard:
@@ -49,7 +49,7 @@ def leaderboard_table(release: ReleaseData) -> Table:
 
 def leaderboard_markdown(release: ReleaseData) -> str:
     """The same table for a Prefect artifact."""
-    columns = ["model", *map(words.label, release.metrics), "size", "bits per weight", "tokens/s", "verdict"]
+    columns = ["model", *map(words.label, release.shown_metrics), "size", "bits per weight", "tokens/s", "verdict"]
     rows = [
         [row.model, *_scores(row, release), *_sizes(row), "not judged" if row.verdict is None else _signed(row.verdict)]
         for row in release.leaderboard
@@ -119,7 +119,7 @@ def markdown_table(columns: list[str], rows: list[list[str]], right: int = 0) ->
 
 
 def _scores(row: LeaderboardRow, release: ReleaseData) -> list[str]:
-    return [_score(row.scores.get(metric)) for metric in release.metrics]
+    return [_score(row.scores.get(metric)) for metric in release.shown_metrics]
 
 
 def _score(score: Score | None) -> str:

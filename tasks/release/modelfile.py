@@ -17,9 +17,14 @@ from tasks.release.special_tokens import SpecialTokens
 
 
 def render_modelfile(
-    gguf_relpath: str, chat_template: str, special: SpecialTokens, num_ctx_tokens: int, prompt: PromptContract
+    gguf_relpath: str,
+    chat_template: str,
+    special: SpecialTokens,
+    num_ctx_tokens: int,
+    prompt: PromptContract,
+    digest: str,
 ) -> str:
-    """The whole Modelfile, ready for `ollama create <name> -f Modelfile`.
+    """The whole Modelfile, ready for `ollama create <name> -f Modelfile`. `digest`: tasks/engines/prompt_digest.py.
 
     Raises:
         ArtifactError: the chat template cannot be expressed, or a text cannot be written in a Modelfile.
@@ -37,7 +42,7 @@ def render_modelfile(
     pieces = derive_chat(chat_template, special, prompt)
     lines = [
         f"# {prompt.recipe}: template, stops and context length are derived from the tokenizer and the prompt contract",
-        f"# (digest {prompt.digest[:12]}). The template gives the tokenizer's own prompt, byte for byte.",
+        f"# (digest {digest}). The template gives the tokenizer's own prompt, byte for byte.",
         "# The user message must read:",
         *(f"#   {line}" for line in prompt.user.splitlines()),
         *(["# Ollama's prompt differs from the tokenizer's for:"] if pieces.limits else []),

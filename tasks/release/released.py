@@ -9,6 +9,9 @@ from pathlib import Path
 from data_contracts.prompt import load_prompt
 from tasks.core.artifact import sha256_file
 from tasks.core.errors import ArtifactError, ConfigError
+from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
+from tasks.engines.gguf_file import read_header
+from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ def open_release(folder: Path, quantization: str) -> Released:
 
     Raises:
         ConfigError: the folder is no release, or holds no such quantisation.
-        ArtifactError: the file is not the one that was evaluated.
+        ArtifactError: the file is not the one that was evaluated, or was made for another prompt contract.
     """
     try:
         board, lineage = (
@@ -53,6 +56,9 @@ def open_release(folder: Path, quantization: str) -> Released:
             f"release: {path.name} is not what was evaluated: its sha256 is {digest[:12]}, {', '.join(wrong)}. "
             "Nothing is known about how it answers. Run the flow again: it restores the release."
         )
+    prompt = load_prompt(board["recipe"])
+    carried = read_header(path, PROMPT_CONTRACT_KEY)
+    refuse_another_contract(f"release: {path.name}", carried, contract_digest(prompt, folder / "model"))
     with (folder / "heldout.jsonl").open(encoding="utf-8") as lines:
-        messages = load_prompt(board["recipe"]).messages(json.loads(next(lines)))
+        messages = prompt.messages(json.loads(next(lines)))
     return Released(f"{board['name']}-{quantization}", path, digest, messages)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
 from flows.serve import locate
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.engines.gguf_convert import convert
 from tasks.engines.llama_engine import LlamaEngine
+from tasks.engines.prompt_digest import contract_digest
 from tasks.release.released import open_release
 from tests.fixtures.tiny_model import CHATML, make_tiny_model
 
@@ -45,7 +46,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (model / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     (folder / "gguf").mkdir()
     path = folder / "gguf" / "tiny-f16.gguf"
-    convert(model, path, name="tiny", prompt_digest="0", tick=lambda _: None)
+    contract = contract_digest(load_prompt("signals"), model)
+    convert(model, path, name="tiny", prompt_digest=contract, tick=lambda _: None)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     row = {"model": "f16", "path": "gguf/tiny-f16.gguf", "file_digest": digest}
     board = {"name": "tiny", "recipe": "signals", "rows": [{"model": "base", "path": None, "file_digest": None}, row]}
@@ -58,7 +60,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(release: Path, tmp_path: Path) -> Path:
     """The same, free to be broken."""
-    return Path(shutil.copytree(release, tmp_path / "tiny", ignore=shutil.ignore_patterns("model")))
+    return Path(shutil.copytree(release, tmp_path / "tiny", ignore=shutil.ignore_patterns("model.safetensors")))
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +210,11 @@ def test_a_taken_port_is_told_before_the_model_loads(release):
             [sys.executable, "-m", "flows", *argv], cwd=ROOT, capture_output=True, text=True, timeout=120
         )
     assert done.returncode == 1 and "cannot be used" in done.stderr, done
+
+
+def test_a_file_of_another_prompt_contract_is_not_served(copy):
+    """A reworded prompt.md, or another tokenizer beside the file, would give fluent answers that mean nothing."""
+    tokenizer = copy / "model" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    with pytest.raises(ArtifactError, match="tiny-f16.gguf was made for another prompt contract"):
+        open_release(copy, "f16")

@@ -13,7 +13,6 @@ from tasks.core.errors import ArtifactError, ConfigError
 from tasks.engines import adapter_checks, checkpoints, lora_trainer
 from tasks.train_lora import TrainConfig, train_lora, verify_adapter
 from tests.fixtures.tiny_chain import (
-    DIGESTS,
     STEPS,
     TRAIN_CONFIG,
     TRAIN_ROWS,
@@ -34,7 +33,7 @@ def test_trl_trains_an_adapter_that_passes_every_check(tiny_adapter):
     facts = tiny_adapter.outcome["facts"]
     assert (facts["steps_asked"], facts["steps_run"], facts["resumed_from_step"]) == (STEPS, STEPS, 0)
     assert facts["collated_rows"] == facts["collated_rows_right"] == TRAIN_ROWS
-    assert len(tiny_adapter.outcome["checks"]) == 10
+    assert len(tiny_adapter.outcome["checks"]) == 11
     files = {path.name for path in tiny_adapter.out.iterdir()}
     assert files == {WEIGHTS, "adapter_config.json", "lineage.json", "training_log.jsonl"}
     log = [json.loads(line) for line in (tiny_adapter.out / "training_log.jsonl").read_text().splitlines()]
@@ -166,7 +165,8 @@ def test_labels_that_teach_the_prompt_are_counted(tiny_adapter, tiny_base, tiny_
     collated, right = lora_trainer._compare_labels(trainer, rows)
     assert (collated, right) == (TRAIN_ROWS, 0)
     outcome = tiny_adapter.outcome["facts"] | {"collated_rows": collated, "collated_rows_right": right}
-    bad = failed(adapter_checks.check_run(outcome, {"base_digest": DIGESTS["base"]}, job))
+    lineage = json.loads((tiny_adapter.out / "lineage.json").read_text())
+    bad = failed(adapter_checks.check_run(outcome, lineage, job))
     assert list(bad) == ["rows of collated batches whose labels are exactly the answer and its end token"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -50,7 +51,7 @@ def validated(tmp_path_factory, tiny_base, splits) -> Made:
 def test_sound_rows_pass_and_are_written_as_the_trainer_sees_them(validated, splits, tiny_base):
     assert validated.outcome["facts"] == {"train_rows": 192, "heldout_rows": 120}
     assert {path.name for path in validated.out.iterdir()} == {
-        "train.jsonl", "heldout.jsonl", "train.parquet", "heldout.parquet",
+        "train.jsonl", "heldout.jsonl", "train.parquet", "heldout.parquet", "contract.json",
     }  # fmt: skip
     tokenizer, recipe = hf_engine.load_tokenizer(tiny_base), load_recipe("signals")
     ids = read_token_rows(validated.out / "train.parquet")
@@ -66,9 +67,16 @@ def test_the_same_rows_give_the_same_bytes(validated, tiny_base, splits, tmp_pat
     job = make_job(tmp_path, tiny_base, splits)
     validate_dataset(CONFIG, job)
     names = sorted(path.name for path in validated.out.iterdir())
-    assert len(names) == 4
+    assert len(names) == 5
     for name in names:
         assert (job.out / name).read_bytes() == (validated.out / name).read_bytes(), name
+
+
+def test_rows_that_carry_another_prompt_contract_fail(validated, tmp_path):
+    out = Path(shutil.copytree(validated.out, tmp_path / "copy"))
+    (out / "contract.json").write_text(json.dumps({"digest": "e" * 64}))
+    with pytest.raises(ContractError, match="prompt contract that the rows carry"):
+        verify_rows(CONFIG, replace(validated.job, out=out))
 
 
 def test_broken_rows_are_told_in_one_table_and_written_with_their_reasons(tiny_base, splits, tmp_path):

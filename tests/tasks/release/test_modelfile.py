@@ -18,6 +18,7 @@ from tasks.release.chat_pieces import derive_chat
 from tasks.release.modelfile import render_modelfile
 from tasks.release.special_tokens import SpecialTokens
 
+DIGEST = "ab" * 32
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -200,7 +201,7 @@ def test_go_template_gives_the_bytes_of_the_jinja_template(name, adds_bos):
     if adds_bos and "bos_token" not in template:
         template = "{{ bos_token }}" + template
     special = SPECIAL.model_copy(update={"adds_bos": adds_bos})
-    written = dict(read_modelfile(render_modelfile("gguf/m.gguf", template, special, 2048, prompt)))
+    written = dict(read_modelfile(render_modelfile("gguf/m.gguf", template, special, 2048, prompt, DIGEST)))
     compared = 0
     for text in TEXTS:
         for chat in chats(text):
@@ -211,13 +212,15 @@ def test_go_template_gives_the_bytes_of_the_jinja_template(name, adds_bos):
 
 
 def test_go_template_leaves_a_last_answer_open():
-    template = dict(read_modelfile(render_modelfile("m.gguf", CHATML, SPECIAL, 64, load_prompt("signals"))))["TEMPLATE"]
+    template = dict(read_modelfile(render_modelfile("m.gguf", CHATML, SPECIAL, 64, load_prompt("signals"), DIGEST)))[
+        "TEMPLATE"
+    ]
     assert go(template, [user("x"), {"role": "assistant", "content": "begun"}]).endswith("<|im_start|>assistant\nbegun")
 
 
 def test_modelfile_says_what_the_contract_says():
     prompt = load_prompt("signals")
-    commands = read_modelfile(render_modelfile("gguf/m q8_0.gguf", CHATML, SPECIAL, 1536, prompt))
+    commands = read_modelfile(render_modelfile("gguf/m q8_0.gguf", CHATML, SPECIAL, 1536, prompt, DIGEST))
     assert commands[0] == ("FROM", "./gguf/m q8_0.gguf")
     values = dict(commands)
     assert values["SYSTEM"] == prompt.system and values["num_ctx"] == "1536" and values["temperature"] == "0"
@@ -229,7 +232,7 @@ def test_stops_follow_the_tokenizer_and_not_a_table():
     special = SpecialTokens(
         eos="<|done|>", stops=["<|done|>", "<|also|>"], special=["<|turn|>", "<|over|>", "<|done|>", "<x>"]
     )
-    commands = read_modelfile(render_modelfile("m.gguf", template, special, 64, load_prompt("signals")))
+    commands = read_modelfile(render_modelfile("m.gguf", template, special, 64, load_prompt("signals"), DIGEST))
     assert [value for name, value in commands if name == "stop"] == ["<|done|>", "<|also|>", "<|over|>", "<|turn|>"]
 
 
@@ -262,19 +265,23 @@ REFUSED = {
 def test_template_that_cannot_be_expressed_is_refused(name):
     template, said = REFUSED[name]
     with pytest.raises(ArtifactError, match=said):
-        render_modelfile("m.gguf", template, SPECIAL, 64, load_prompt("signals"))
+        render_modelfile("m.gguf", template, SPECIAL, 64, load_prompt("signals"), DIGEST)
 
 
 def test_bos_that_the_template_does_not_write_is_refused():
     with pytest.raises(ArtifactError, match="one token more than the trained one"):
-        render_modelfile("m.gguf", CHATML, SPECIAL.model_copy(update={"adds_bos": True}), 64, load_prompt("signals"))
+        render_modelfile(
+            "m.gguf", CHATML, SPECIAL.model_copy(update={"adds_bos": True}), 64, load_prompt("signals"), DIGEST
+        )
 
 
 def test_kinds_of_chat_that_differ_are_named():
     strip = CHATML.replace("m.content", "m.content|trim")
     limits = derive_chat(strip, SPECIAL, load_prompt("signals")).limits
     assert limits == ["white space at the ends of a message", "two messages of one role in a row"]
-    assert "#   - white space at the ends" in render_modelfile("m.gguf", strip, SPECIAL, 64, load_prompt("signals"))
+    assert "#   - white space at the ends" in render_modelfile(
+        "m.gguf", strip, SPECIAL, 64, load_prompt("signals"), DIGEST
+    )
     assert derive_chat(CHATML, SPECIAL, load_prompt("signals")).limits == ["two messages of one role in a row"]
 
 
@@ -289,6 +296,11 @@ def test_kinds_of_chat_that_differ_are_named():
     ],
 )
 def test_what_a_modelfile_cannot_hold_is_refused(changes, said):
-    given = {"gguf_relpath": "m.gguf", "num_ctx_tokens": 64, "prompt": load_prompt("signals")} | changes
+    given = {
+        "gguf_relpath": "m.gguf",
+        "num_ctx_tokens": 64,
+        "prompt": load_prompt("signals"),
+        "digest": DIGEST,
+    } | changes
     with pytest.raises(ArtifactError, match=said):
         render_modelfile(chat_template=CHATML, special=SPECIAL, **given)

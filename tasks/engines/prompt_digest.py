@@ -1,0 +1,50 @@
+"""One number for everything that turns a row into token ids: words, answer schema, tokenizer files, chat template.
+
+It travels in token rows, adapter, GGUF header and Modelfile. A model asked through any other contract answers badly without
+an error (seed story "proofkit"), so whoever asks compares it first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from data_contracts.errors import ArtifactError
+from data_contracts.prompt import PromptContract
+
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
+
+
+def contract_digest(contract: PromptContract, model_folder: Path) -> str:
+    """sha256 over the prompt contract and the tokenizer files of a model folder.
+
+    Raises:
+        ArtifactError: the folder holds no tokenizer.
+    """
+    return contract_parts(contract, model_folder)["digest"]
+
+
+def contract_parts(contract: PromptContract, model_folder: Path) -> dict[str, str]:
+    """The digest under "digest", and those of its parts: "prompt" and one for each tokenizer file."""
+    found = {name: model_folder / name for name in _FILES if (model_folder / name).is_file()}
+    if not found.keys() - {"chat_template.jinja"}:
+        raise ArtifactError(f"prompt: {model_folder.name} holds no tokenizer. Expected one of {', '.join(_FILES[:3])}.")
+    parts = {"prompt": contract.digest}
+    parts |= {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+    if "chat_template.jinja" not in found:
+        config = json.loads((model_folder / "tokenizer_config.json").read_text("utf-8"))
+        template = json.dumps(config.get("chat_template"), sort_keys=True)
+        parts["chat_template"] = hashlib.sha256(template.encode()).hexdigest()
+    whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return {**parts, "digest": whole}
+
+
+def refuse_another_contract(who: str, carried: str | None, expected: str) -> None:
+    """Raises ArtifactError unless the file carries this very contract. `who` names the file."""
+    if carried != expected:
+        raise ArtifactError(
+            f"{who} was made for another prompt contract: it carries {str(carried)[:12]}, this one is {expected[:12]}. "
+            "Words, answer schema, tokenizer or chat template differ, so its answers would mean nothing. "
+            "Run the flow again: it makes the rows anew and trains on them; or restore the contract it was made for."
+        )

@@ -1,0 +1,79 @@
+"""The digest of the prompt contract: every part of it counts, and nothing made for another one is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_contracts.prompt import load_prompt
+from tasks.core.errors import ArtifactError
+from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
+
+
+@pytest.fixture
+def folder(tiny_base, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_base, tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors")))
+
+
+def test_words_schema_tokenizer_and_template_each_change_it(folder):
+    contract = load_prompt("signals")
+    found = [contract_digest(contract, folder)]
+    assert found[0] == contract_digest(contract, folder)
+    found += [
+        contract_digest(contract.model_copy(update={part: getattr(contract, part) + " "}), folder)
+        for part in ("system", "user", "output_schema")
+    ]
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        path = folder / name
+        before = path.read_bytes()
+        path.write_bytes(before + b" ")
+        found.append(contract_digest(contract, folder))
+        path.write_bytes(before)
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for text in (template, template + " "):
+        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": text}))
+        found.append(contract_digest(contract, folder))
+    assert len(set(found)) == len(found) == 8
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="holds no tokenizer"):
+        contract_digest(load_prompt("signals"), tmp_path)
+
+
+@pytest.mark.parametrize("carried", ["b" * 64, None])
+def test_another_contract_is_refused_by_name(carried):
+    with pytest.raises(ArtifactError, match="model-f16.gguf was made for another prompt contract"):
+        refuse_another_contract("evaluate_model: model-f16.gguf", carried, "a" * 64)
+    refuse_another_contract("evaluate_model: model-f16.gguf", "a" * 64, "a" * 64)
+
+
+def test_an_adapter_whose_rows_were_made_with_other_words_fails(tiny_adapter, tmp_path):
+    from tasks.engines.adapter_checks import check_run
+    from tests.fixtures.tiny_chain import failed
+
+    outcome = json.loads((tiny_adapter.job.work / "outcome.json").read_text())
+    lineage = json.loads((tiny_adapter.out / "lineage.json").read_text())
+    assert failed(check_run(outcome, lineage | {"prompt_contract": "c" * 64}, tiny_adapter.job)).keys() == {
+        "prompt contract that the adapter names"
+    }
+    assert not failed(check_run(outcome, lineage, tiny_adapter.job))
+
+
+def test_the_header_of_a_gguf_gives_the_digest_back(tiny_base, tmp_path):
+    from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY, convert
+    from tasks.engines.gguf_file import read_header
+    from tests.fixtures.tiny_model import make_tiny_model
+
+    model = make_tiny_model(tmp_path / "model", hidden_size=192, context_tokens=64)
+    digest = contract_digest(load_prompt("signals"), model)
+    for number, prompt_digest in enumerate((digest, "d" * 64)):
+        path = tmp_path / f"{number}.gguf"
+        convert(model, path, name="tiny", prompt_digest=prompt_digest, tick=lambda _: None)
+        assert read_header(path, PROMPT_CONTRACT_KEY) == prompt_digest
+        assert read_header(path, "plumbline.nothing") is None

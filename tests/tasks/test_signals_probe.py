@@ -1,0 +1,104 @@
+"""Calibration, length and changed inputs: the right model passes, each known failing of a model shows as its number."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.engines.scoring import measure_of
+from tasks.recipes import signals, signals_probe, signals_world
+
+ROWS = signals.build_rows("nano", 1, 120, 3)[1]
+
+
+def answers_of(rows, **changes):
+    """Every row answered rightly, but for the fields that `changes` computes from the row."""
+    return [
+        signals.parse_output(signals.completion({**row, **{k: f(row) for k, f in changes.items()}})) for row in rows
+    ]
+
+
+def slope(rows, parsed):
+    statistic, pairs = signals_probe.paired_measures(rows, parsed)["magnitude_calibration_slope"]
+    return measure_of(pairs, statistic, 0.95)
+
+
+def test_a_calibrated_model_has_slope_one_and_an_overconfident_one_shows_by_how_much():
+    assert slope(ROWS, answers_of(ROWS))["value"] == 1
+    loud = slope(ROWS, answers_of(ROWS, magnitude=lambda row: min(1.0, 2.5 * row["magnitude"])))
+    assert loud["value"] == pytest.approx(2.5)
+    assert loud["low"] > 2
+    assert loud["n"] == sum(row["relevance"] > 0.1 for row in ROWS)
+
+
+def test_length_that_stands_for_relevance_shows_as_a_correlation():
+    def measured(parsed):
+        statistic, pairs = signals_probe.paired_measures(ROWS, parsed)["trace_length_relevance_rank_correlation"]
+        return measure_of(pairs, statistic, 0.95)
+
+    assert abs(measured(answers_of(ROWS))["value"]) < 0.3
+    long_is_relevant = measured(answers_of(ROWS, trace=lambda row: "word " * (10 + int(100 * row["relevance"]))))
+    assert long_is_relevant["value"] > 0.99
+    constant = measured(answers_of(ROWS, trace=lambda row: "word"))
+    assert constant["value"] is None and constant["n"] == len(ROWS)
+
+
+def test_too_few_pairs_are_unscored():
+    assert measure_of([(1.0, 1.0)] * 2, "slope_through_origin", 0.95)["value"] is None
+    assert measure_of([], "rank_correlation", 0.95) == {"value": None, "low": None, "high": None, "n": 0}
+    assert measure_of([(0.0, 1.0)] * 9, "slope_through_origin", 0.95)["value"] is None
+
+
+@pytest.mark.parametrize("row", ROWS[:24])
+def test_each_variant_changes_what_it_says_and_nothing_else(row):
+    found = signals_probe.variants(row)
+    assert list(found) == ["negated_question", "swapped_subject", "moved_date"]
+    subject, happening, form = signals_world.combination_of(row).split("|")
+    needed = signals_world.QUESTION_FORMS[form]
+    for kind, changed in found.items():
+        other_subject, same, other_form = signals_world.combination_of(changed).split("|")
+        assert same == happening
+        assert (other_subject != subject) == (kind == "swapped_subject")
+        assert signals_world.QUESTION_FORMS[other_form] == (-needed if kind == "negated_question" else needed)
+        assert (changed["headline"], changed["question"]) != (row["headline"], row["question"])
+        assert changed["direction"] == (-row["direction"] if kind == "negated_question" else row["direction"])
+        assert str(changed["direction"]) != "-0.0"
+
+
+def test_right_answers_hold_under_every_change_and_the_sign_flip_does_not():
+    signed = [row for row in ROWS if row["metric_direction"]]
+    assert len(signed) > 60
+    for row in signed:
+        before = signals.parse_output(signals.completion(row))
+        for kind, changed in signals_probe.variants(row).items():
+            assert signals_probe.holds(kind, before, signals.parse_output(signals.completion(changed)))
+    row = signed[0]
+    metric = {"direction": 0.9 * row["metric_direction"]}
+    says_metric = signals.parse_output(signals.completion(row | metric))
+    assert not signals_probe.holds("negated_question", says_metric, says_metric)
+    louder = signals.parse_output(signals.completion(row | {"magnitude": 0.9}))
+    assert not signals_probe.holds("moved_date", signals.parse_output(signals.completion(row)), louder)
+    turned = signals.parse_output(
+        signals.completion(signals_probe.variants(row)["negated_question"] | {"magnitude": 0.9})
+    )
+    assert not signals_probe.holds("negated_question", signals.parse_output(signals.completion(row)), turned)
+    unreadable = signals.parse_output("{}")
+    assert not signals_probe.holds("moved_date", unreadable, unreadable)
+
+
+def test_hand_written_and_malformed_rows_have_no_variants():
+    gold, heldout = signals.build_rows("gold", 99, 51, 1)
+    assert not any(signals_probe.variants(row) for row in gold + heldout)
+
+
+def test_malformed_rows_are_scored_by_the_error_schema():
+    bad = next(row for row in signals.build_rows("gold", 99, 51, 1)[0] if signals.malformed(row))
+    right = signals.score(bad, signals.parse_output(signals.completion(bad)))
+    assert right["error_code_accuracy_fraction"] == right["error_schema_fraction"] == right["valid_json_fraction"] == 1
+    assert right["sign_accuracy_fraction"] is None
+    fluent = signals.parse_output(signals.completion(ROWS[0]))
+    wrong = signals.score(bad, fluent)
+    assert wrong["error_schema_fraction"] == 0 and wrong["valid_json_fraction"] == 1
+    assert not signals.all_right(bad, fluent)
+    refused = signals.score(ROWS[0], signals.parse_output(signals.completion(bad)))
+    assert refused["refused_good_input_fraction"] == 1
+    assert set(right) == set(wrong) == set(refused) == set(signals.METRICS)
