@@ -12,10 +12,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
@@ -24,89 +22,46 @@ from data_contracts import markers
 from data_contracts.gates import Gates, check_gates, load_gates
 from data_contracts.verdict import Check, check, overall, report
 from tasks.core.artifact import canonical_json, sha256_file
-from tasks.core.stage import Job, Settings, Stage, child_main
-from tasks.engines import chat, hf_engine
-from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
-from tasks.engines.llama_engine import Generation, LlamaEngine, is_small
+from tasks.core.stage import Job, Stage, child_main
+from tasks.engines.asking import Answers, AskingConfig, ask_gguf, ask_transformers
+from tasks.engines.llama_engine import is_small
 from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
-from tasks.engines.scoring import difference_interval, measure_of, score_of
+from tasks.engines.scoring import difference_interval, score_of
+from tasks.engines.survey import Scores, Survey
 from tasks.recipes import load_recipe
 
+_OTHER_SLOTS = 11
+"""Sequences decoded together when rows are answered again; a number that divides neither 32 nor the rows asked."""
 CEILING, BASE, ADAPTER, MERGED = "ceiling", "base", "adapter", "merged"
 
 
-class EvaluateConfig(Settings):
-    """How models are asked."""
+class EvaluateConfig(AskingConfig):
+    """How models are asked, and with what besides the held-out rows."""
 
-    max_new_tokens: int = Field(default=512, ge=8)
-    """Longest answer, in tokens; one that is cut off counts as unreadable."""
     metamorphic_rows: int = Field(default=24, ge=0)
     """Held-out rows that are asked again with the question negated, the subject swapped, the date moved; 0 for none."""
-    batch_rows: int = Field(default=64, ge=1)
-    """Rows that transformers answers at once."""
-    compute_dtype: str = Field(default="float32", pattern="^(float32|bfloat16|float16)$")
-    """Type in which transformers computes."""
-
-
-@dataclass
-class Answers:
-    """What one model said to every row, and what it is."""
-
-    model: str
-    texts: list[str]
-    cut_off: int = 0
-    generated_tokens: int = 0
-    seconds: float = 0.0
-    file_digest: str | None = None
-    size_bytes: int | None = None
-    bits_per_weight: float | None = None
 
 
 def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
-    """Ask, score, judge; returns the speeds, which are this machine's and so no part of the artifact."""
+    """Ask, score, judge; returns the speeds, which are this machine's and so no part of the artifact.
+
+    Raises:
+        ArtifactError: the adapter or a GGUF was made for another prompt contract.
+    """
     recipe, gates = load_recipe(job.recipe), load_gates(job.recipe)
     lineage = json.loads((job.inputs[ADAPTER] / "lineage.json").read_text("utf-8"))
-    expected = contract_digest(job.prompt, job.inputs[BASE])
-    refuse_another_contract("evaluate_model: the adapter", lineage.get("prompt_contract"), expected)
-    rows = _heldout(job)
-    reference = recipe.reference_rows()
-    probes = _probes(recipe, rows[: config.metamorphic_rows])
-    asked = [*rows, *reference, *(changed for _, _, changed in probes)]
-    everyone = list(_ask_everyone(config, job, recipe, asked))
-    board, verdicts, scores = [], {}, {}
-    for one in everyone:
-        parsed = [recipe.parse_output(text) for text in one.texts]
-        per_row = [recipe.score(row, answer) for row, answer in zip(rows, parsed, strict=False)]
-        scores[one.model] = {name: [r[name] for r in per_row] for name in per_row[0]}
-        shown = scores[one.model] | _metamorphic(recipe, probes, parsed, len(rows) + len(reference))
-        board.append(_board_row(one, shown, gates))
-        board[-1]["measures"] = _measures(recipe, rows, parsed[: len(rows)], gates)
-        board[-1]["reference_right"] = _reference(recipe, reference, parsed[len(rows) :])
-    published = [one for one in everyone if one.model not in (CEILING, BASE, ADAPTER)]
-    for one in published:
-        verdicts[one.model] = [c.model_dump(mode="json") for c in _judge(one, scores, gates, len(rows))]
-    _write(job.out / "leaderboard.json", board)
-    _write(job.out / "verdict.json", verdicts)
-    with (job.out / "answers.jsonl").open("w", encoding="utf-8") as file:
-        for i, row in enumerate(rows + reference):
-            answers = {one.model: one.texts[i] for one in everyone}
-            right = {one.model: recipe.all_right(row, recipe.parse_output(one.texts[i])) for one in everyone}
-            file.write(json.dumps({"row": row, "answers": answers, "right": right}, ensure_ascii=False) + "\n")
-    _write_probes(job.out / "probes.jsonl", probes, everyone, len(rows) + len(reference))
+    digest = contract_digest(job.prompt, job.inputs[BASE])
+    refuse_another_contract("evaluate_model: the adapter", lineage.get("prompt_contract"), digest)
+    survey = Survey.of(recipe, _heldout(job), config.metamorphic_rows)
+    everyone = list(_ask_everyone(config, job, survey, digest))
+    scores = {one.model: survey.scores(one) for one in everyone}
+    judged = [one for one in everyone if one.model not in (CEILING, BASE, ADAPTER)]
+    verdicts = {one.model: _judge(one, scores, gates, survey.noise_floor(one)) for one in judged}
+    _write(job.out / "leaderboard.json", [survey.board_row(one, gates.interval_fraction) for one in everyone])
+    _write(job.out / "verdict.json", {k: [c.model_dump(mode="json") for c in found] for k, found in verdicts.items()})
+    survey.write_answers(job.out, everyone)
     speeds = {one.model: round(one.generated_tokens / one.seconds, 1) for one in everyone if one.seconds}
     return {"tokens_per_s": speeds, "generated_tokens": sum(one.generated_tokens for one in everyone)}
-
-
-def _write_probes(path: Path, probes: list[tuple[str, int, dict]], everyone: list[Answers], start: int) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for place, (kind, i, row) in enumerate(probes, start):
-            line = {
-                "kind": kind,
-                "row": i,
-                "changed": row,
-                "answers": {one.model: one.texts[place] for one in everyone},
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _write(path: Path, value: object) -> None:
@@ -117,15 +72,18 @@ def _heldout(job: Job) -> list[dict]:
     return [json.loads(line) for line in (job.inputs["rows"] / "heldout.jsonl").read_text("utf-8").splitlines()]
 
 
-def _ask_everyone(config: EvaluateConfig, job: Job, recipe, rows: list[dict]) -> Iterator[Answers]:
+def _ask_everyone(config: EvaluateConfig, job: Job, survey: Survey, digest: str) -> Iterator[Answers]:
     files = gguf_files(job.inputs["gguf"])
+    rows = survey.asked
     total, done = len(rows) * (3 + len(files)), 0
-    yield Answers(CEILING, [recipe.completion(row) for row in rows])
+    yield survey.ceiling(CEILING)
     base, adapter, merged = (job.inputs[name] for name in (BASE, ADAPTER, MERGED))
     for model, folder, factors in ((BASE, base, None), (ADAPTER, base, adapter), (MERGED, merged, None)):
-        answers = _ask_transformers(
-            config, job, rows, folder, factors, lambda n, _t, _x, d=done, m=model: job.beat(d + n, total, {"model": m})
-        )
+
+        def beat(answered: int, _total: int, _numbers: dict, before: int = done, model: str = model) -> None:
+            job.beat(before + answered, total, {"model": model})
+
+        answers = ask_transformers(config, job.prompt, rows, folder, factors, beat)
         owner = ADAPTER if factors else model
         size_bytes = sum(p.stat().st_size for p in job.inputs[owner].glob("*.safetensors"))
         answers.model, answers.file_digest, answers.size_bytes = model, job.digests[owner], size_bytes
@@ -139,7 +97,7 @@ def _ask_everyone(config: EvaluateConfig, job: Job, recipe, rows: list[dict]) ->
             job.beat(done + sum(done_by_file.values()), total, {"model": quantisation})
 
         path = files[quantisation]
-        answers = _ask_llama(config, job, rows, path, beat)
+        answers = ask_gguf(config, job.prompt, rows, path, digest, beat)
         answers.model, answers.file_digest, answers.size_bytes = quantisation, sha256_file(path), path.stat().st_size
         return answers
 
@@ -155,77 +113,16 @@ def gguf_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: -item[1].stat().st_size))
 
 
-def _ask_transformers(config: EvaluateConfig, job: Job, rows, folder: Path, adapter: Path | None, beat) -> Answers:
-    with hf_engine.quiet():
-        tokenizer = hf_engine.load_tokenizer(folder)
-        model = hf_engine.load_model(folder, config.compute_dtype, adapter)
-    stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-    prompts = [chat.text_ids(tokenizer, chat.prompt_text(tokenizer, job.prompt, row)) for row in rows]
-    started = time.monotonic()
-    answers = hf_engine.generate(model, tokenizer, prompts, config.max_new_tokens, stops, config.batch_rows, beat)
-    return _answers(answers, time.monotonic() - started)
-
-
-def _ask_llama(config: EvaluateConfig, job: Job, rows, path: Path, beat) -> Answers:
-    """Asked as a user's program would: the file's own chat template, tokenizer and end token."""
-    with LlamaEngine(path) as engine:
-        carried = engine.metadata.get(PROMPT_CONTRACT_KEY)
-        refuse_another_contract(
-            f"evaluate_model: {path.name}", carried, contract_digest(job.prompt, job.inputs[MERGED])
-        )
-        prompts = [engine.tokenize(engine.render_chat(job.prompt.messages(row))) for row in rows]
-        started = time.monotonic()
-        answers = engine.generate(prompts, config.max_new_tokens, progress=beat)
-        return _answers(answers, time.monotonic() - started)
-
-
-def _answers(answers: list[Generation], seconds: float) -> Answers:
-    tokens = sum(len(one.ids) for one in answers)
-    return Answers("", [one.text for one in answers], sum(one.stopped == "length" for one in answers), tokens, seconds)
-
-
-def _board_row(one: Answers, scores: dict[str, list[float | None]], gates: Gates) -> dict:
-    return {
-        "model": one.model,
-        "file_digest": one.file_digest,
-        "size_bytes": one.size_bytes,
-        "cut_off_answers": one.cut_off,
-        "scores": {name: score_of(values, gates.interval_fraction) for name, values in scores.items()},
-    }
-
-
-def _reference(recipe, reference: list[dict], parsed: list) -> dict[str, bool]:
-    """Whether each of the fixed reference examples was answered rightly."""
-    pairs = zip(reference, parsed, strict=False)
-    return {row.get("reference", str(i)): recipe.all_right(row, one) for i, (row, one) in enumerate(pairs)}
-
-
-def _probes(recipe, rows: list[dict]) -> list[tuple[str, int, dict]]:
-    """(kind of change, number of the row that was changed, the changed row)"""
-    return [(kind, i, changed) for i, row in enumerate(rows) for kind, changed in recipe.probe().variants(row).items()]
-
-
-def _metamorphic(recipe, probes: list[tuple[str, int, dict]], parsed: list, start: int) -> dict[str, list[float]]:
-    """Kind of change -> for each changed row, did the answer change as it must. `start`: where their answers begin."""
-    found: dict[str, list[float]] = {}
-    for (kind, i, _), after in zip(probes, parsed[start:], strict=True):
-        found.setdefault(f"metamorphic_{kind}_fraction", []).append(float(recipe.probe().holds(kind, parsed[i], after)))
-    return found
-
-
-def _measures(recipe, rows: list[dict], parsed: list, gates: Gates) -> dict[str, dict]:
-    paired = recipe.probe().paired_measures(rows, parsed)
-    return {name: measure_of(pairs, statistic, gates.interval_fraction) for name, (statistic, pairs) in paired.items()}
-
-
-def _judge(one: Answers, scores: dict, gates: Gates, heldout_rows: int) -> list[Check]:
+def _judge(one: Answers, scores: dict[str, Scores], gates: Gates, floor: dict[str, float]) -> list[Check]:
+    heldout_rows = len(scores[one.model]["valid_json_fraction"])
     measured = {name: score_of(values, gates.interval_fraction)["value"] for name, values in scores[one.model].items()}
     largest = next((name for name in ("f32", "bf16", "f16") if name in scores), MERGED)
     for name, values in scores[one.model].items():
         stem = name.removesuffix("_fraction")
         over_base = difference_interval(values, scores[BASE][name], gates.interval_fraction)
         drop = difference_interval(scores[largest][name], values, gates.interval_fraction)
-        measured[f"tuned_over_base_{stem}_lower_bound"] = over_base and over_base[1]
+        told = over_base is not None and name in floor
+        measured[f"tuned_over_base_{stem}_lower_bound"] = round(over_base[1] - floor[name], 6) if told else None
         measured[f"quantised_{stem}_drop_fraction"] = drop and drop[0]
     leaks = [
         text

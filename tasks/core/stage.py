@@ -111,10 +111,8 @@ class Stage:
             "version": self.version,
             "recipe": run.recipe,
             "config": config.model_dump(mode="json"),
-            "inputs": {
-                name: f"{one.kind}:{one.digest}" + (f":{one.key}" if self.tells_lineage else "")
-                for name, one in inputs.items()
-            },
+            "inputs": {name: f"{one.kind}:{one.digest}" for name, one in inputs.items()},
+            "lineage": {name: one.key for name, one in inputs.items()} if self.tells_lineage else {},
             "code": keys.code_digests(*modules),
             "contract": keys.data_digests(CONTRACTS_FOLDER / run.recipe, data),
             "texts": keys.data_digests(keys.PROJECT_ROOT, self.texts),

@@ -107,3 +107,28 @@ def test_own_rows_in_a_file_count_by_content_not_by_path(tmp_path):
     assert before == STAGE.key_parts(run, config, {})
     file.write_text('{"a": 1}\n')
     assert STAGE.key_parts(run, config, {})["outside"] != before["outside"]
+
+
+def test_the_qwen_profiles_are_the_storys_run():
+    """15 steps at 5e-5, r 16, alpha 32, 1.67 % of the parameters: counted on a model of the true shape, without weights."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from tasks.engines.lora_trainer import _steps_per_epoch
+
+    laptop, card = (load_config(profile_path(f"signals/{name}")) for name in ("qwen3-0.6b", "qwen3-0.6b-16bit"))
+    changed = {"engine": "trl", "base_precision": "16bit"}
+    assert laptop.train.model_copy(update=changed) == card.train
+    assert (laptop.train.engine, laptop.train.base_precision) == ("unsloth", "nf4")
+    train = laptop.train
+    assert (train.learning_rate, train.rank, train.alpha, train.seed) == (5e-5, 16, 32, 42)
+    assert _steps_per_epoch(train, laptop.dataset.train_rows) * train.epochs == 15
+    with torch.device("meta"):
+        shape = Qwen3Config(
+            hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
+            num_key_value_heads=8, head_dim=128, vocab_size=151936, tie_word_embeddings=True,
+        )  # fmt: skip
+        lora = LoraConfig(r=train.rank, lora_alpha=train.alpha, target_modules=train.target_modules)
+        trained, every = get_peft_model(Qwen3ForCausalLM(shape), lora).get_nb_trainable_parameters()
+    assert round(100 * trained / every, 2) == 1.67

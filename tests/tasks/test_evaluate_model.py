@@ -10,8 +10,10 @@ import pytest
 from data_contracts.gates import load_gates
 from data_contracts.verdict import Verdict, failures, overall
 from tasks.core.stage import Job
+from tasks.engines.asking import Answers
 from tasks.engines.scoring import difference_interval, score_of
-from tasks.evaluate_model import Answers, EvaluateConfig, _judge, verify_evaluation
+from tasks.engines.survey import Survey
+from tasks.evaluate_model import EvaluateConfig, _judge, verify_evaluation
 from tasks.recipes import signals
 
 MODELS = ("ceiling", "base", "adapter", "merged", "f16")
@@ -42,7 +44,7 @@ def write(path, value) -> None:
     path.write_text(json.dumps(value))
 
 
-def judge_of(rows, texts=None, base=None):
+def judge_of(rows, texts=None, base=None, again=None):
     """The gates of one model that answers `texts` (the labels unless given) beside a base."""
 
     def scored(answers):
@@ -52,7 +54,9 @@ def judge_of(rows, texts=None, base=None):
     right = [signals.completion(row) for row in rows]
     texts = right if texts is None else texts
     scores = {"f16": scored(texts), "base": scored(base or ["nothing"] * len(rows)), "merged": scored(right)}
-    return _judge(Answers("f16", texts), scores, load_gates("signals"), len(rows))
+    again = texts[:32] if again is None else again
+    one = Answers("f16", texts, again)
+    return _judge(one, scores, load_gates("signals"), Survey.of(signals, rows, 0).noise_floor(one))
 
 
 def names_of(job: Job) -> str:
@@ -116,6 +120,22 @@ def test_a_model_equal_to_its_base_is_not_better(rows):
     right = [signals.completion(row) for row in rows]
     failed = {one.name for one in failures(judge_of(rows, right, base=right))}
     assert failed == {"tuned_over_base_sign_accuracy_lower_bound"}
+
+
+def test_a_gain_within_the_noise_of_asking_again_is_no_gain(rows):
+    """A tenth of the signs was wrong in the base; when asked again, the tuned model changes a quarter of its own."""
+
+    def flip(row):
+        return signals.completion({**row, "direction": -row["direction"]})
+
+    right = [signals.completion(row) for row in rows]
+    base = [flip(row) if i % 10 == 0 else text for i, (row, text) in enumerate(zip(rows, right, strict=True))]
+    again = [flip(row) if i % 4 == 0 else text for i, (row, text) in enumerate(zip(rows, right, strict=True))][:64]
+    name = "tuned_over_base_sign_accuracy_lower_bound"
+    assert name not in {one.name for one in failures(judge_of(rows, right, base=base))}
+    assert name in {one.name for one in failures(judge_of(rows, right, base=base, again=again))}
+    untold = {one.name: one.verdict for one in judge_of(rows, right, base=base, again=[])}
+    assert untold[name] is Verdict.CANNOT_TELL
 
 
 def test_a_leaked_channel_marker_fails(rows):

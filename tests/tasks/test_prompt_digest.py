@@ -77,3 +77,19 @@ def test_the_header_of_a_gguf_gives_the_digest_back(tiny_base, tmp_path):
         convert(model, path, name="tiny", prompt_digest=prompt_digest, tick=lambda _: None)
         assert read_header(path, PROMPT_CONTRACT_KEY) == prompt_digest
         assert read_header(path, "plumbline.nothing") is None
+
+
+def test_a_gguf_of_another_contract_is_not_evaluated(tmp_path):
+    from tasks.engines.asking import AskingConfig, ask_gguf
+    from tasks.engines.gguf_convert import convert
+    from tests.fixtures.tiny_model import make_tiny_model
+
+    model = make_tiny_model(tmp_path / "model", hidden_size=192, context_tokens=512)
+    contract = load_prompt("signals")
+    convert(model, tmp_path / "m.gguf", name="tiny", prompt_digest="d" * 64, tick=lambda _: None)
+    rows = [{"headline": "Rates fell", "question": "Will rates fall?"}]
+    config = AskingConfig(max_new_tokens=8, repeated_rows=1)
+    with pytest.raises(ArtifactError, match=r"m\.gguf was made for another prompt contract"):
+        ask_gguf(config, contract, rows, tmp_path / "m.gguf", contract_digest(contract, model))
+    found = ask_gguf(config, contract, rows, tmp_path / "m.gguf", "d" * 64)
+    assert found.texts == found.again and len(found.texts) == 1
