@@ -4,7 +4,8 @@ Reads:    base (safetensors, 16 or 32 bit; never quantised), adapter (PEFT LoRA)
 Writes:   model*.safetensors in `dtype`, and the base's tokenizer, chat template and configs.
 Verifies: on the files loaded again: each module moved by scale·B·A; every other tensor bit-equal; float32 logits
           (batch, tokens, vocab) equal base+adapter before the cast and within what rounding explains after it;
-          a full forward pass in the written dtype is finite; merged is not base.
+          a full forward pass in the written dtype is finite; merged is not base. For a QLoRA adapter it also measures
+          what leaving its 4-bit training base costs.
 
 Why not PEFT's merge_and_unload: it holds the whole model, and it merges into whatever it was given. A 4-bit base rounds
 the update away (seed story "signals"; silent-failures.md class 4).
@@ -23,6 +24,8 @@ from data_contracts.verdict import Check, failures
 from tasks.core.errors import ArtifactError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import adapter_file, merge_checks, weights_file
+from tasks.engines.qlora_bases import compare_bases
+from tasks.engines.token_rows import read_token_rows
 from tasks.engines.weights_file import PlannedTensor, TensorEntry
 
 if TYPE_CHECKING:
@@ -168,7 +171,16 @@ def verify_merge(config: MergeConfig, job: Job) -> list[Check]:
     companions = merge_checks.compare_companions(job.inputs["base"], job.out)
     if failures(companions):  # such a folder may not even load, and would hide what is wrong behind a library's error
         return [*checks, *companions]
-    return [*checks, *companions, *merge_checks.compare_logits(config, job, adapter)]
+    return [*checks, *companions, *merge_checks.compare_logits(config, job, adapter), *_qlora_checks(job)]
+
+
+def _qlora_checks(job: Job) -> list[Check]:
+    """Where the adapter was trained beside 4-bit weights: what the change of base costs."""
+    lineage = json.loads((job.inputs["adapter"] / "lineage.json").read_text("utf-8"))
+    if lineage.get("base_precision") != "nf4":
+        return []
+    rows = read_token_rows(job.inputs["rows"] / "heldout.parquet")
+    return compare_bases(job.inputs["base"], job.inputs["adapter"], rows)
 
 
 STAGE = Stage(

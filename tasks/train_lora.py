@@ -70,6 +70,7 @@ def train_lora(config: TrainConfig, job: Job) -> dict:
     outcome = lora_trainer.train(config, job)
     lineage = {
         "base_digest": job.digests["base"],
+        "base_precision": config.base_precision,
         "rows_digest": job.digests["rows"],
         "prompt_contract": json.loads((job.inputs["rows"] / CONTRACT_FILE).read_text("utf-8"))["digest"],
     }

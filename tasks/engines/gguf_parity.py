@@ -48,6 +48,11 @@ class Parity:
         self.kl_sum += kl_sum
         self.by_length[len(model)] = max(self.by_length.get(len(model), 0.0), kl_sum / len(model))
 
+    @property
+    def mean_kl(self) -> float | None:
+        """Mean KL over all positions, in nats a token; None before the first."""
+        return self.kl_sum / self.tokens if self.tokens else None
+
     def checks(self, name: str, max_mean_kl: float | None, min_top1: float | None) -> list[Check]:
         """Mean KL, top-1 agreement and NMSE; without a limit, a number is only reported."""
         enough = self.tokens >= _MIN_TOKENS
@@ -57,7 +62,7 @@ class Parity:
             if self.by_length
             else ""
         )
-        kl = self.kl_sum / self.tokens if self.tokens else None
+        kl = self.mean_kl
         top1 = self.agreed / self.tokens if self.tokens else None
         nmse = self.error_sum / self.power_sum if self.power_sum else None
         fix = "The file computes another model: check that llama.cpp supports this architecture, then export again."

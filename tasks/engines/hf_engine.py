@@ -85,11 +85,16 @@ def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None
             f"{len(report['mismatched_keys'])} of another shape. Weights and config.json belong to different models."
         )
     if adapter is not None:
-        model = _with_adapter(model, adapter)
+        model = with_adapter(model, adapter)
     return model.to(best_device()).eval()
 
 
-def _with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+def with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """The model with an adapter on top.
+
+    Raises:
+        ArtifactError: adapter keys that match nothing.
+    """
     from peft import PeftModel
 
     with warnings.catch_warnings(record=True) as caught:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.core.stage import Job
 from tasks.engines import checkpoints
+from tasks.engines.qlora_bases import load_nf4
 from tasks.engines.token_rows import TokenRow, read_token_rows
 
 if TYPE_CHECKING:
@@ -98,18 +99,12 @@ def _model(config: TrainConfig, job: Job, rows: list[TokenRow]) -> PreTrainedMod
             random_state=config.seed,
         )
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        base,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        quantization_config=nf4 if config.base_precision == "nf4" else None,
-    )
+    if config.base_precision == "nf4":
+        model = load_nf4(base, config.compute_dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, trust_remote_code=False)
     if config.base_precision == "nf4":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
     lora = LoraConfig(

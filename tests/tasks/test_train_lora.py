@@ -11,6 +11,7 @@ import pytest
 
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.engines import adapter_checks, checkpoints, lora_trainer
+from tasks.engines.qlora_bases import DEQUANTISED, EXACT, TRAINED
 from tasks.train_lora import TrainConfig, train_lora, verify_adapter
 from tests.fixtures.tiny_chain import (
     STEPS,
@@ -20,6 +21,8 @@ from tests.fixtures.tiny_chain import (
     edit_tensors,
     failed,
     make_adapter,
+    make_merged,
+    merge_job,
     train_job,
 )
 from tests.fixtures.tiny_model import edit_json
@@ -44,6 +47,18 @@ def test_nf4_trains_on_a_4_bit_copy_and_is_judged_on_the_16_bit_base(tiny_base, 
     config = TRAIN_CONFIG.model_copy(update={"base_precision": "nf4", "epochs": 1.0})
     made = make_adapter(train_job(tmp_path, tiny_base, tiny_rows), config)
     assert made.outcome["facts"]["steps_run"] == STEPS // 2
+    merged = make_merged(merge_job(tmp_path, tiny_base, tiny_rows, made.out))
+    found = {one["name"]: one["measured"] for one in merged.outcome["checks"]}
+    trained, exact, coarse = (found[f"held-out loss on {base}"] for base in (TRAINED, EXACT, DEQUANTISED))
+    assert coarse == pytest.approx(trained, abs=2e-3), "the same weights, in another type"
+    assert abs(exact - trained) > abs(coarse - trained)
+    kl = {base: found[f"mean KL to the trained model on {base}"] for base in (EXACT, DEQUANTISED)}
+    assert 0 <= kl[DEQUANTISED] < 1e-4 < kl[EXACT], "rounding the base to 4 bits is not nothing"
+    assert found["better base to merge onto"] == min((EXACT, exact), (DEQUANTISED, coarse), key=lambda one: one[1])[0]
+
+
+def test_an_adapter_trained_beside_16_bit_weights_is_not_measured_so(tiny_merged):
+    assert not [one["name"] for one in tiny_merged.outcome["checks"] if "base to merge onto" in one["name"]]
 
 
 def test_unsloth_that_cannot_be_imported_is_a_config_error(tiny_base, tiny_rows, tmp_path, monkeypatch):
