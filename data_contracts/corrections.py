@@ -63,34 +63,60 @@ def apply_corrections(recipe: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, l
         ContractError: a correction's row no longer exists, it fits several rows, or it names a column that the table
             lacks; all of them at once.
     """
-    problems: list[str] = []
-    done: list[str] = []
-    corrections = load_corrections(recipe)
-    batches = set(frame["source_batch"]) if corrections and "source_batch" in frame.columns else set()
-    for number, one in enumerate(corrections, start=1):
-        if one.source_batch not in batches:
-            continue
-        wanted = {"source_batch": one.source_batch, **one.match}
-        lacking = [name for name in (*one.match, *one.set) if name not in frame.columns]
-        if lacking:
-            problems.append(
-                f"corrections: entry {number} names {', '.join(lacking)}, not a column of the table. Correct the entry."
-            )
-            continue
-        hit = pl.all_horizontal(pl.col(name) == pl.lit(value) for name, value in wanted.items())
-        found = frame.filter(hit).height
-        if found != 1:
-            advice = "It was fixed at its source: delete the entry." if not found else "Add values to its match."
-            problems.append(
-                f"corrections: entry {number} ({one.reason}) fits {found} rows of '{one.source_batch}', not 1. {advice}"
-            )
-            continue
-        frame = frame.filter(~hit) if one.action == "drop" else _set(frame, hit, one.set)
-        done.append(f"{one.action}: {one.reason}")
-    if problems:
-        raise ContractError("\n".join(problems))
-    detail = f"{len(corrections) - len(done)} belong to other batches" + "".join(f"; {what}" for what in done)
-    return frame, [report("corrections applied", len(done), detail=detail if corrections else "")]
+    corrector = Corrector(recipe)
+    return corrector.apply(frame), corrector.close()
+
+
+class Corrector:
+    """The same for a table that comes in parts."""
+
+    def __init__(self, recipe: str) -> None:
+        self._corrections = load_corrections(recipe)
+        self._fits: dict[int, int] = {}
+        """Rows found so far, for each entry whose batch was seen."""
+        self._lacking: dict[int, str] = {}
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The part with its known-bad rows dropped or set right. Whether each was found once is told by `close`."""
+        batches = set(frame["source_batch"].unique()) if self._corrections and "source_batch" in frame.columns else ()
+        for number, one in enumerate(self._corrections, start=1):
+            if one.source_batch not in batches:
+                continue
+            self._fits.setdefault(number, 0)
+            if lacking := [name for name in (*one.match, *one.set) if name not in frame.columns]:
+                self._lacking[number] = ", ".join(lacking)
+                continue
+            wanted = {"source_batch": one.source_batch, **one.match}
+            hit = pl.all_horizontal(pl.col(name) == pl.lit(value) for name, value in wanted.items())
+            found = frame.filter(hit).height
+            self._fits[number] += found
+            if found == 1:
+                frame = frame.filter(hit.not_().fill_null(True)) if one.action == "drop" else _set(frame, hit, one.set)
+        return frame
+
+    def close(self) -> list[Check]:
+        """One report of what was done in all parts.
+
+        Raises:
+            ContractError: as `apply_corrections`.
+        """
+        if problems := [one for one in map(self._problem, sorted(self._fits)) if one]:
+            raise ContractError("\n".join(problems))
+        done = [
+            f"{one.action}: {one.reason}" for one in (self._corrections[number - 1] for number in sorted(self._fits))
+        ]
+        detail = f"{len(self._corrections) - len(done)} belong to other batches" + "".join(f"; {what}" for what in done)
+        return [report("corrections applied", len(done), detail=detail if self._corrections else "")]
+
+    def _problem(self, number: int) -> str:
+        one, fits = self._corrections[number - 1], self._fits[number]
+        if number in self._lacking:
+            lacking = self._lacking[number]
+            return f"corrections: entry {number} names {lacking}, not a column of the table. Correct the entry."
+        if fits == 1:
+            return ""
+        advice = "It was fixed at its source: delete the entry." if not fits else "Add values to its match."
+        return f"corrections: entry {number} ({one.reason}) fits {fits} rows of '{one.source_batch}', not 1. {advice}"
 
 
 def _set(frame: pl.DataFrame, hit: pl.Expr, values: dict[str, Value]) -> pl.DataFrame:

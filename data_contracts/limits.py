@@ -36,15 +36,44 @@ class Limits(BaseModel):
     """Smallest share of rows whose metric and YES move apart, among rows in which both move."""
     max_length_rank_correlation: float = Field(ge=0, le=1)
     """Largest |Spearman correlation| of trace length with a label."""
+    max_length_side_correlation: float = Field(ge=0, le=1)
+    """The same for the fields in `side_fields`, and for belonging to one kind of information."""
+    side_fields: list[str]
+    """Fields, and `kind`, that describe an input but do not decide what is done with it: they have a wider limit."""
     max_p_value: float = Field(gt=0, lt=1)
     """A finding above its limit is believed when chance gives one as large at most this often; else *cannot tell*."""
     min_audit_rows: int = Field(ge=10)
     """Fewest rows from which a correlation, a share or a shortcut can be told; half as many of a subset of rows."""
     max_shortcut_advantage_fraction: float = Field(ge=0, le=0.5)
     """How far above chance (0.5) a model that sees only the trace length may guess a label, in balanced accuracy."""
+    max_surface_advantage_fraction: float | None = Field(ge=0, le=0.5)
+    """The same for a model that sees every surface feature of trace and input. null: the texts are templates, which give
+    their labels away by design; the accuracy is reported."""
     max_input_similarity_fraction: float | None = Field(ge=0, le=1)
     """Largest word-shingle Jaccard similarity of a held-out input with a training input. null: inputs are templated
     sentences, so similarity says nothing; only identical inputs are refused, and the largest one is reported."""
+    max_repeat_similarity_fraction: float | None = Field(ge=0, le=1)
+    """Largest such similarity of two inputs of one table. null: as above."""
+    min_concluded_fraction: float = Field(ge=0, le=1)
+    """Smallest share of rows in which the words of the trace decide a sign; below it agreement cannot be told."""
+    max_contradiction_fraction: float = Field(ge=0, le=1)
+    """Largest share of contradictions among the rows in which the words of the trace decide."""
+    sizes_unsaid: bool
+    """true: traces of this profile never speak of sizes, so none that does is no lack of data."""
+    min_kind_fraction: float | None = Field(ge=0, le=1)
+    """Smallest share of each kind of information among the signal rows. null: reported only."""
+    small_size: float = Field(ge=0, le=1)
+    """A magnitude up to this is a small update."""
+    large_size: float = Field(ge=0, le=1)
+    """A magnitude from this on is near-resolving."""
+    min_small_fraction: float | None = Field(ge=0, le=1)
+    """Smallest share of small updates among the signal rows. null: reported only."""
+    min_large_fraction: float | None = Field(ge=0, le=1)
+    """Smallest share of near-resolving updates among the signal rows. null: reported only."""
+    min_disagreeing_rows: int | None = Field(ge=1)
+    """Fewest rows whose metric and YES move apart. null: reported only."""
+    min_malformed_rows: int | None = Field(ge=1)
+    """Fewest malformed rows. null: reported only."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Limits:

@@ -1,4 +1,5 @@
-"""Can a label be guessed from the length of its trace? The spurious correlation of the first story, as a number."""
+"""Can a label be guessed without reading? The spurious correlation of the first story, as numbers: trace length beside
+every label and batch, and small models that see only the length, or only the surface of the texts."""
 
 from __future__ import annotations
 
@@ -7,48 +8,75 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from data_contracts.limits import Limits
-from data_contracts.verdict import Check, check
+from data_contracts.surface import surface_features
+from data_contracts.verdict import Check, check, report
 
 if TYPE_CHECKING:
     import numpy as np
 
 PERMUTATIONS = 1_000
 SAMPLE_ROWS = 5_000
-"""More rows change neither verdict; the sample keeps the audit at seconds for any table."""
+"""More rows change no verdict; the sample keeps the audit at seconds for any table."""
+MODEL_ROWS = 1_500
+"""Rows that a model of many features is fitted on: the standard error of its accuracy is then below 0.02."""
 FOLDS = 5
 REPEATS = 4
 SEED = 42
 ONE_SIDED_Z = 1.645
 """Standard errors above chance that luck exceeds one time in twenty."""
+REGULARISATION = 0.1
+"""Inverse strength for some 80 features on as few as 40 rows."""
+NAMED_FEATURES = 3
+NAMED_BATCHES = 6
+
+
+def sampled(view: pl.DataFrame, rows: int = SAMPLE_ROWS) -> pl.DataFrame:
+    """At most `rows` well-formed rows (a malformed row has no label to guess), each with its number in `row`, from 1."""
+    numbered = view if "row" in view.columns else view.with_row_index("row", offset=1)
+    kept = numbered.filter(~pl.col("malformed").fill_null(False))
+    return kept if kept.height <= rows else kept.sample(rows, seed=SEED)
 
 
 def length_independence(view: pl.DataFrame, limits: Limits) -> list[Check]:
-    """|Spearman correlation| of trace length with each numeric label, with a permutation p-value.
+    """|Spearman correlation| of trace length with each label, each information kind and each batch, with a permutation p.
 
-    Above the limit it is *fail* when chance rarely gives as much (p <= max_p_value), else *cannot tell*.
+    A numeric label is ranked. A name (`kind`, `source_batch`) is one indicator for each value: the largest correlation
+    counts, and its p-value is that of the largest among as many. Above the limit it is *fail* when chance rarely gives
+    as much (p <= max_p_value), else *cannot tell*.
     """
-    labels = [name for name in view.columns if name.startswith("label_")]
-    sample = _sample(view).with_columns(chars=pl.col("trace").str.len_chars())
-    return [_independence(sample, name, limits, _batch_medians(view)) for name in labels]
+    sample = sampled(view).with_columns(chars=pl.col("trace").str.len_chars())
+    batches = _medians(sample, "source_batch")
+    numeric = [name for name in view.columns if name.startswith("label_")]
+    lengths = sample["chars"].to_numpy()
+    checks = []
+    for column in [*numeric, "sign"]:
+        rho, p_value = rank_correlation(lengths, sample[column].to_numpy())
+        checks.append(_independence(column.removeprefix("label_"), rho, p_value, sample.height, limits, batches))
+    for column, name in (("kind", "kind"), ("source_batch", "source batch")):
+        rho, p_value, group = group_correlation(lengths, sample[column])
+        shown = batches if column == "source_batch" else _medians(sample, column)
+        checks.append(_independence(name, rho, p_value, sample.height, limits, shown, group))
+    return checks
 
 
-def _independence(sample: pl.DataFrame, column: str, limits: Limits, batches: str) -> Check:
-    name = f"|rank correlation| of trace length with {column.removeprefix('label_')}"
-    rho, p_value = rank_correlation(sample["chars"].to_numpy(), sample[column].to_numpy())
-    limit = limits.max_length_rank_correlation
-    told = sample.height >= limits.min_audit_rows
+def _independence(
+    label: str, rho: float | None, p_value: float, rows: int, limits: Limits, medians: str, group: str = ""
+) -> Check:
+    side = label in limits.side_fields
+    limit = limits.max_length_side_correlation if side else limits.max_length_rank_correlation
+    told = rows >= limits.min_audit_rows
     chance = rho is not None and abs(rho) > limit and p_value > limits.max_p_value
-    detail = f"{sample.height:,} rows"
+    detail = f"{rows:,} rows"
     if rho is not None:
-        detail = f"correlation {rho:+.3f}, permutation p {p_value:.4f}, {detail}"
+        detail = f"{group and group + ': '}correlation {rho:+.3f}, permutation p {p_value:.4f}, {detail}"
     detail += f"; fewer than min_audit_rows {limits.min_audit_rows}" if not told else ""
     detail += "; above the limit, but chance may give as much" if told and chance else ""
     return check(
-        name,
+        f"|rank correlation| of trace length with {label}",
         None if rho is None else round(abs(rho), 6),
         "<=",
         limit,
-        detail=f"{detail}; median characters: {batches}",
+        detail=f"{detail}; median characters: {medians}",
         fix="Rewrite the traces to one length distribution for every label and every batch, then audit again",
         enough=told and not chance,
     )
@@ -69,6 +97,30 @@ def rank_correlation(lengths: np.ndarray, label: np.ndarray) -> tuple[float | No
     return rho, (1 + at_least) / (1 + PERMUTATIONS)
 
 
+def group_correlation(lengths: np.ndarray, groups: pl.Series) -> tuple[float | None, float, str]:
+    """The largest |correlation| of the length's ranks with belonging to one group, its p-value, and that group.
+
+    One group alone differs from nothing: 0. None when the lengths never vary or there are fewer than 3 rows.
+    """
+    import numpy as np
+
+    x = _standard_ranks(lengths) if len(lengths) >= 3 else None
+    if x is None:
+        return None, 1.0, ""
+    codes = groups.fill_null("none").rank("dense").to_numpy() - 1
+    sizes = np.bincount(codes)
+    if len(sizes) == 1:
+        return 0.0, 1.0, "one group"
+    spread = np.sqrt(sizes - sizes**2 / len(x))
+    rhos = np.bincount(codes, weights=x) / spread
+    worst = int(np.abs(rhos).argmax())
+    random = np.random.default_rng(SEED)
+    largest = (np.abs(np.bincount(codes, weights=random.permutation(x)) / spread).max() for _ in range(PERMUTATIONS))
+    at_least = sum(one >= abs(rhos[worst]) - 1e-12 for one in largest)
+    name = str(groups.fill_null("none")[int((codes == worst).argmax())])
+    return float(rhos[worst]), (1 + at_least) / (1 + PERMUTATIONS), name
+
+
 def _standard_ranks(values: np.ndarray) -> np.ndarray | None:
     """Average ranks, centred, of length 1; so that a dot product of two is their correlation."""
     import numpy as np
@@ -79,46 +131,103 @@ def _standard_ranks(values: np.ndarray) -> np.ndarray | None:
     return centred / size if size > 0 else None
 
 
-def length_shortcut(view: pl.DataFrame, limits: Limits) -> list[Check]:
-    """Balanced accuracy with which a cross-validated logistic model guesses a label from the trace length alone."""
-    sample = _sample(view).with_columns(chars=pl.col("trace").str.len_chars())
-    signed = sample.filter(pl.col("sign") != 0)
+def _medians(sample: pl.DataFrame, column: str) -> str:
+    by_group = sample.group_by(column).agg(pl.col("chars").median().alias("median"), pl.len().alias("rows"))
+    shown = by_group.sort("median", column).rows()
+    half = NAMED_BATCHES // 2
+    ends = shown if len(shown) <= NAMED_BATCHES else [*shown[:half], *shown[-half:]]
+    return ", ".join(f"{group} {chars:.0f} ({rows:,} rows)" for group, chars, rows in ends) or "none"
+
+
+def surface_shortcuts(view: pl.DataFrame, limits: Limits) -> list[Check]:
+    """Balanced accuracy with which a cross-validated logistic model guesses a label without reading the texts.
+
+    Two models for each of noise, sign, large or small update, and kind of information: one sees the trace length alone,
+    one every surface feature (`surface_features`). Above the limit it is *fail*, or *cannot tell* within luck. A null limit
+    (a world whose sentences are templates) reports the number.
+    """
+    sample = sampled(view, MODEL_ROWS)
+    if sample.height < 2:
+        features, names = None, []
+    else:
+        features, names = surface_features(sample)
+    length = sample["trace"].str.len_chars().to_numpy().reshape(-1, 1)
+    checks = []
+    for label, kept, target in _targets(sample):
+        rows = kept.to_numpy()
+        values = target.filter(kept).to_numpy()
+        checks.append(_shortcut(label, "trace length alone", length[rows], values, limits, []))
+        seen = None if features is None else features[rows]
+        checks.append(_shortcut(label, "surface features", seen, values, limits, names))
+    return checks
+
+
+def _targets(sample: pl.DataFrame) -> list[tuple[str, pl.Series, pl.Series]]:
+    """(label, which rows have it, its classes as text) of each label that a shortcut could lead to."""
+    signal = (~sample["noise"]).fill_null(False)
+    signed = (sample["sign"] != 0).fill_null(False)
+    size = sample["size"]
+    middle = size.filter(signal).median()
+    large = pl.Series([None] * sample.height, dtype=pl.Boolean) if middle is None else size > float(middle)
     return [
-        _shortcut("noise", sample["chars"], sample["noise"], limits),
-        _shortcut("sign", signed["chars"], signed["sign"] > 0, limits),
+        ("noise", sample["noise"].is_not_null(), sample["noise"]),
+        ("sign", signed, sample["sign"] > 0),
+        ("a large update", signal, large),
+        ("the kind of information", signal, sample["kind"]),
     ]
 
 
-def _shortcut(label: str, chars: pl.Series, target: pl.Series, limits: Limits) -> Check:
-    yes, rows = int(target.sum() or 0), len(target)
-    classes = (yes, rows - yes)
-    limit = 0.5 + limits.max_shortcut_advantage_fraction
-    told = rows >= limits.min_audit_rows // 2 and min(classes) >= FOLDS
-    accuracy = guess_accuracy(chars.to_numpy(), target.to_numpy()) if told else None
-    luck = 0.5 + ONE_SIDED_Z * 0.25 * sum(1 / one for one in classes if one) ** 0.5
-    chance = accuracy is not None and limit < accuracy <= luck
-    counts = f"{classes[0]:,} against {classes[1]:,} rows"
-    why = (
-        "; too few rows of one class"
-        if not told
-        else "; above the limit, but chance may give as much"
-        if chance
-        else ""
-    )
+def _shortcut(
+    label: str, sees: str, features: np.ndarray | None, target: np.ndarray, limits: Limits, names: list[str]
+) -> Check:
+    import numpy as np
+
+    classes, sizes = np.unique(target.astype(str), return_counts=True)
+    frequent = classes[sizes >= FOLDS]
+    kept = np.isin(target.astype(str), frequent)
+    told = int(kept.sum()) >= limits.min_audit_rows // 2 and len(frequent) >= 2 and features is not None
+    name = f"balanced accuracy of guessing {label} from {sees}"
+    advantage = limits.max_shortcut_advantage_fraction if not names else limits.max_surface_advantage_fraction
+    if not told:
+        return _cannot(name, advantage, dict(zip(classes, sizes, strict=True)))
+    values, answers = features[kept], target[kept].astype(str)
+    accuracy = guess_accuracy(values, answers)
+    counts = ", ".join(f"{one} {rows:,}" for one, rows in zip(classes, sizes, strict=True) if rows >= FOLDS)
+    chance = 1 / len(frequent)
+    shown = f"chance is {chance:.3f}; rows: {counts}"
+    shown += f"; features that tell most: {telling(values, answers, names)}" if names else ""
+    if advantage is None:
+        return report(name, round(accuracy, 6), detail=f"{shown}; no limit: the texts are templated")
+    lucky = chance + advantage < accuracy <= chance + luck(sizes[sizes >= FOLDS])
     return check(
-        f"balanced accuracy of guessing {label} from trace length alone",
-        None if accuracy is None else round(accuracy, 6),
+        name,
+        round(accuracy, 6),
         "<=",
-        round(limit, 6),
-        detail=f"chance is 0.5; {counts}{why}",
-        fix="Give both classes the same spread of trace lengths; the model will otherwise learn the length",
-        enough=told and not chance,
+        round(chance + advantage, 6),
+        detail=shown + ("; above the limit, but chance may give as much" if lucky else ""),
+        fix="Give every class the same spread of these features; the model will otherwise learn them",
+        enough=not lucky,
     )
 
 
-def guess_accuracy(chars: np.ndarray, target: np.ndarray) -> float:
-    """Mean balanced accuracy over repeated stratified folds. Features: length and its square, so that a class
-    in the middle of the range, or at both ends of it, is found too."""
+def _cannot(name: str, advantage: float | None, counts: dict) -> Check:
+    detail = f"too few rows of a class: {', '.join(f'{one} {rows:,}' for one, rows in counts.items()) or 'none'}"
+    if advantage is None:
+        return report(name, None, detail=detail)
+    return check(
+        name, None, "<=", round(0.5 + advantage, 6), detail=detail, fix=f"Add rows: {FOLDS} of each class at least"
+    )
+
+
+def luck(sizes: np.ndarray) -> float:
+    """How far above chance a guesser comes one time in twenty: ONE_SIDED_Z standard errors of the mean of recalls."""
+    chance = 1 / len(sizes)
+    return float(ONE_SIDED_Z * (chance * (1 - chance) * (1 / sizes).sum()) ** 0.5 / len(sizes))
+
+
+def guess_accuracy(features: np.ndarray, target: np.ndarray) -> float:
+    """Mean balanced accuracy over repeated stratified folds. One feature is given its square too, so that a class in the
+    middle of the range, or at both ends of it, is found."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
@@ -126,26 +235,30 @@ def guess_accuracy(chars: np.ndarray, target: np.ndarray) -> float:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-    features = chars.astype(np.float64).reshape(-1, 1)
-    model = make_pipeline(
-        StandardScaler(),
-        PolynomialFeatures(2, include_bias=False),
-        StandardScaler(),
-        LogisticRegression(class_weight="balanced"),
-    )
+    alone = features.shape[1] == 1
+    squared = [PolynomialFeatures(2, include_bias=False), StandardScaler()] if alone else []
+    model = LogisticRegression(C=1.0 if alone else REGULARISATION, class_weight="balanced", max_iter=200)
+    pipeline = make_pipeline(StandardScaler(), *squared, model)
     scores = []
-    for repeat in range(REPEATS):
+    for repeat in range(REPEATS if len(target) < 600 else 1):
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED + repeat)
-        scores.append(balanced_accuracy_score(target, cross_val_predict(model, features, target, cv=folds)))
+        guesses = cross_val_predict(pipeline, features.astype(np.float64), target, cv=folds)
+        scores.append(balanced_accuracy_score(target, guesses))
     return float(np.mean(scores))
 
 
-def _sample(view: pl.DataFrame) -> pl.DataFrame:
-    return view if view.height <= SAMPLE_ROWS else view.sample(SAMPLE_ROWS, seed=SEED)
+def telling(features: np.ndarray, target: np.ndarray, names: list[str]) -> str:
+    """The features that tell a class from the others best by themselves, as area under the ROC curve (0.5 is nothing)."""
+    import numpy as np
 
-
-def _batch_medians(view: pl.DataFrame) -> str:
-    by_batch = view.group_by("source_batch").agg(pl.col("trace").str.len_chars().median().alias("chars"), pl.len())
-    shown = by_batch.sort("chars").rows()
-    ends = shown if len(shown) <= 4 else [*shown[:2], *shown[-2:]]
-    return ", ".join(f"{batch} {chars:.0f} ({rows:,} rows)" for batch, chars, rows in ends) or "none"
+    ranks = np.column_stack([pl.Series(one).rank("average").to_numpy() for one in features.T])
+    best: dict[int, tuple[float, str]] = {}
+    for group in np.unique(target):
+        inside = target == group
+        n_in, n_out = int(inside.sum()), int((~inside).sum())
+        area = (ranks[inside].sum(axis=0) - n_in * (n_in + 1) / 2) / (n_in * n_out)
+        for index, one in enumerate(np.maximum(area, 1 - area)):
+            if one > best.get(index, (0.0, ""))[0]:
+                best[index] = (float(one), str(group))
+    top = sorted(best, key=lambda index: -best[index][0])[:NAMED_FEATURES]
+    return ", ".join(f"{names[index]} ({best[index][1]}, AUC {best[index][0]:.2f})" for index in top)

@@ -1,18 +1,32 @@
-"""One file of rows against everything its recipe asks of rows: the rules on each row, then the audit of the set."""
+"""One file of rows against everything its recipe asks of rows: the rules on each row, then the audit of the set.
+
+The file passes through in batches: memory does not follow its size, but for 12 bytes a row (audit.SetTally).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from data_contracts.audit import audit_rows
-from data_contracts.contract import RowFindings, check_rows, format_table, write_rejected
-from data_contracts.corrections import apply_corrections
-from data_contracts.errors import ConfigError, ContractError
+import polars as pl
+
+from data_contracts.audit import SetTally, view_of
+from data_contracts.contract import RejectedRows, RowTally, check_batch, format_table
+from data_contracts.corrections import Corrector
+from data_contracts.distributions import Distributions
+from data_contracts.errors import ConfigError
 from data_contracts.limits import Limits, load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.rows_file import read_rows
+from data_contracts.rows_file import RowBatch, known_file, row_batches
 from data_contracts.verdict import Check, Verdict, check, failures, overall
+
+ROW_NUMBER = "__row"
+"""Column that carries the number of each row in its file past a correction that drops rows."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,13 +35,17 @@ class Validation:
 
     path: Path
     limits: Limits
-    findings: RowFindings
+    findings: RowTally
     audit: tuple[Check, ...]
     """Checks on the set of accepted rows."""
     corrections: tuple[Check, ...]
     """What corrections.yaml did to the rows before anything was checked."""
+    distributions: Distributions
+    """How the values of the accepted rows are spread."""
     rejected_path: Path | None
     """Where the rejected rows were written; None when there are none."""
+    page_path: Path
+    """Where the page with the distributions was written."""
 
     @property
     def checks(self) -> list[Check]:
@@ -41,7 +59,7 @@ class Validation:
 
     def sentence(self) -> str:
         """The outcome in one line: `validate: <what is wrong, with counts>. <where to look>.`"""
-        total = self.findings.frame.height
+        total = self.findings.n_rows
         rows = f"{total:,} {'row' if total == 1 else 'rows'} of {self.path.name}"
         held_to = f"{self.limits.recipe} contract, limits '{self.limits.profile}'"
         if self.verdict is Verdict.PASS:
@@ -49,7 +67,7 @@ class Validation:
         parts = []
         if broken := self.findings.broken:
             rules = f"{len(broken)} {'rule' if len(broken) == 1 else 'rules'}"
-            hit = len(self.findings.reasons)
+            hit = self.findings.n_rejected
             parts.append(f"{rules} broken" + (f" in {hit:,} {'row' if hit == 1 else 'rows'}" if hit else ""))
         bad = failures(self.audit)
         for verdict, words in ((Verdict.FAIL, "failed"), (Verdict.CANNOT_TELL, "could not tell")):
@@ -62,16 +80,16 @@ class Validation:
         """The findings for people: row rules first, then one aligned line for each check on the set."""
         lines = [format_table(self.findings, self.path, self.rejected_path or "")]
         lines += [f"  {one.name}: {one.measured}. {one.detail}" for one in self.corrections if one.measured]
-        if any("drop: " in one.detail for one in self.corrections):
-            lines.append("  row numbers count what is left after the drops")
-        head = f"{self.limits.recipe} set of {self.findings.accepted.height:,} accepted rows"
+        accepted = self.findings.n_rows - self.findings.n_rejected
+        head = f"{self.limits.recipe} set of {accepted:,} accepted rows"
         lines += ["", f"{head}, limits '{self.limits.profile}': {overall(self.audit).value}"]
         wide = max(len(one.name) for one in self.audit)
         for one in self.audit:
             lines.append(f"  {one.verdict.value:<11}  {one.name:<{wide}}  {_numbers(one)}")
             if one.verdict is not Verdict.PASS:
                 lines.append(f"{'':15}{'. '.join(part.rstrip('.') for part in (one.detail, one.fix) if part)}.")
-        return "\n".join(lines)
+        written = [("rejected rows", self.rejected_path or "none"), ("page", self.page_path)]
+        return "\n".join([*lines, "", *(f"{what + ':':<15}{path}" for what, path in written)])
 
 
 def recipes() -> list[str]:
@@ -80,37 +98,94 @@ def recipes() -> list[str]:
 
 
 def validate_file(recipe: str, data: Path | str, limits: str = "default", out: Path | str = "validation") -> Validation:
-    """Check every row of a .jsonl or .parquet file, and the set of them; rejected rows go to
-    `<out>/<file name>/rejected.jsonl`, which a later run with none removes.
+    """Check every row of a .jsonl or .parquet file, and the set of them.
+
+    In `<out>/<file name>/` it leaves report.html, and rejected.jsonl when rows were rejected; what an earlier run left
+    there goes first, so that no page outlives what it tells of.
 
     Raises:
         ConfigError: there is no such recipe or limits profile.
         ContractError: the file cannot be read as rows, or a correction is out of date.
     """
+    from data_contracts.page import write_page
+
     if recipe not in recipes():
         raise ConfigError(f"validate: there is no contract {recipe!r}. Known: {', '.join(recipes())}.")
-    held_to, path = load_limits(recipe, limits), Path(data)
-    frame, corrections = apply_corrections(recipe, read_rows(path))
-    findings = check_rows(recipe, frame, held_to)
-    rejected = Path(out) / path.name / "rejected.jsonl"
-    if findings.reasons:
-        write_rejected(findings, rejected)
-    else:
-        rejected.unlink(missing_ok=True)
-    audit = tuple(_audit(findings, held_to))
-    return Validation(path, held_to, findings, audit, tuple(corrections), rejected if findings.reasons else None)
+    held_to, path = load_limits(recipe, limits), known_file(data)
+    folder = Path(out) / path.name
+    page = folder / "report.html"
+    page.unlink(missing_ok=True)
+    passes = _Passes(held_to)
+    with RejectedRows(folder / "rejected.jsonl") as rejected:
+        for batch in _read_ahead(row_batches(path)):
+            passes.add(batch, rejected)
+        corrections = passes.corrector.close()
+    passes.rows.close(held_to)
+    found = Validation(
+        path,
+        held_to,
+        passes.rows,
+        tuple(passes.set_checks()),
+        tuple(corrections),
+        passes.distributions,
+        rejected.path if passes.rows.n_rejected else None,
+        page,
+    )
+    write_page(found)
+    return found
 
 
-def _audit(findings: RowFindings, limits: Limits) -> list[Check]:
-    """The set-level checks of the rows that broke no rule; when these cannot be looked at, that is *cannot tell*."""
-    detail = "no row was accepted"
-    if findings.accepted.height:
-        try:
-            return audit_rows(findings.accepted, limits)
-        except ContractError as error:
-            detail = str(error)
-    fix = "Correct the rows first, then check again"
-    return [check("checks on the set that could be made", None, ">=", 1, detail=detail, fix=fix)]
+class _Passes:
+    """Everything that adds up while a file passes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.corrector = Corrector(limits.recipe)
+        self.rows = RowTally(limits.recipe)
+        self.set = SetTally(limits)
+        self.distributions = Distributions(limits.recipe)
+
+    def add(self, batch: RowBatch, rejected: RejectedRows) -> None:
+        """Correct and check one batch, write out what it rejects, count what it accepts."""
+        frame, numbers, texts = self._corrected(batch)
+        findings = check_batch(self.limits.recipe, frame, texts)
+        self.rows.add(findings, numbers)
+        rejected.add(findings, numbers)
+        accepted = findings.accepted
+        if accepted.height:
+            if findings.n_rejected:
+                numbers = numbers.filter(findings.keeps)
+            view = view_of(accepted, self.limits)
+            self.set.add(view.with_columns(numbers.alias("row")))
+            self.distributions.add(accepted, view)
+
+    def set_checks(self) -> list[Check]:
+        """The checks on the set of accepted rows; without one, that nothing could be told."""
+        if self.rows.n_rows > self.rows.n_rejected:
+            return self.set.checks()
+        fix = "Correct the rows first, then check again"
+        detail = "no row was accepted"
+        return [check("checks on the set that could be made", None, ">=", 1, detail=detail, fix=fix)]
+
+    def _corrected(self, batch: RowBatch) -> tuple[pl.DataFrame, pl.Series, dict[str, pl.Series]]:
+        """The rows after corrections.yaml, with their numbers in the file, and which of their cells are text."""
+        end = batch.first_row + batch.frame.height
+        numbers = pl.int_range(batch.first_row, end, dtype=pl.UInt32, eager=True).alias(ROW_NUMBER)
+        if not batch.frame.width:
+            return batch.frame, numbers, {}
+        frame = self.corrector.apply(batch.frame.with_columns(numbers))
+        left = frame[ROW_NUMBER]
+        places = left - batch.first_row
+        return frame.drop(ROW_NUMBER), left, {name: cells.gather(places) for name, cells in batch.texts.items()}
+
+
+def _read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; the next is read while the last is worked on, which keeps the second core busy."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = reader.submit(next, items, None)
+            yield item
 
 
 def _numbers(one: Check) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -187,8 +187,13 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _siblings(location: tuple) -> list[str]:
-    model: Any = FinetuneConfig
+    model: type[BaseModel] | None = FinetuneConfig
     for part in location[:-1]:
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        model = field.annotation if field else None
-    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        model = _block(model.model_fields[part].annotation) if model and part in model.model_fields else None
+    return sorted(model.model_fields) if model else []
+
+
+def _block(annotation: Any) -> type[BaseModel] | None:
+    """The block of settings behind a type, `Block | None` included."""
+    kinds = (annotation, *get_args(annotation))
+    return next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), None)

@@ -27,8 +27,8 @@ _WORST_FIRST = (Verdict.FAIL, Verdict.CANNOT_TELL, Verdict.PASS)
 def validate_contract(recipe: Recipe, data: str, limits: str = "default") -> str | State:
     """Check a file of rows against its data contract: every rule on every row, then the set as a whole.
 
-    Takes seconds and trains nothing. What is broken is left as an artifact of the run, rejected rows are written with
-    their reasons to validation/, and the run fails when anything is broken or cannot be told.
+    Takes seconds and trains nothing. What is broken is left as an artifact of the run; rejected rows with their reasons,
+    and a page with the distributions, are written to validation/; the run fails when anything is broken or cannot be told.
 
     Args:
         recipe: What kind of rows these are: a folder of data_contracts/.
@@ -58,12 +58,13 @@ def _failed(message: str) -> State:
 def _page(found: Validation) -> str:
     """Broken rules, then the checks on the set; those that did not pass come first."""
     broken = [
-        [one.column, one.rule, f"{len(one.rows):,}", ", ".join(str(row) for row, _ in one.examples)]
+        [one.column, one.rule, f"{one.n_rows:,}", ", ".join(f"{row:,}" for row, _ in one.examples)]
         for one in found.findings.broken
     ]
     rules = markdown_table(["column", "rule", "rows", "such as row"], broken) if broken else "None.\n"
     checks = sorted(found.checks, key=lambda one: _WORST_FIRST.index(one.verdict))
     rejected = f"\nRejected rows with their reasons: `{found.rejected_path}`\n" if found.rejected_path else ""
+    drawn = f"\nThe same with the distributions drawn: `{found.page_path}`\n"
     table = checks_markdown([(found.path.name, one) for one in checks])
     title = f"# {found.verdict.value}: {found.path.name}\n\n{found.sentence()}"
-    return f"{title}\n\n## Broken rules\n\n{rules}{rejected}\n## Checks\n\n{table}"
+    return f"{title}\n\n## Broken rules\n\n{rules}{rejected}{drawn}\n## Checks\n\n{table}"

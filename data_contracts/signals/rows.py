@@ -13,12 +13,15 @@ from pandera.api.polars.types import PolarsData
 
 from data_contracts import markers
 from data_contracts.contract import EMPTY_CELL
+from data_contracts.signals.conclusions import concluded as concluded  # the audit looks for it here
 from data_contracts.signals.output import ErrorCode, InformationType
 
 NOISE_MAX_RELEVANCE = 0.1
 """At or below this a row is noise. Part of the meaning of `relevance`, not a limit to tune: so it stands here."""
 
 INFORMATION_TYPES = list(get_args(InformationType))
+SIGNAL_KINDS = [one for one in INFORMATION_TYPES if one != "unrelated"]
+"""The kinds that a row which is no noise can have; `kind` in the audit's view."""
 ERROR_CODES = list(get_args(ErrorCode))
 ANSWER = ("relevance", "direction", "magnitude", "source_credibility", "information_type", "novelty")
 """The columns of the answer; all are empty in a malformed row, whose answer is the error."""
@@ -38,8 +41,13 @@ def audited(frame: pl.DataFrame) -> pl.DataFrame:
         noise=NOISE,
         sign=pl.col("direction").sign().cast(pl.Int8),
         metric_sign=pl.col("metric_direction").cast(pl.Int8),
+        size="magnitude",
+        kind="information_type",
         label_relevance="relevance",
+        label_direction="direction",
         label_magnitude="magnitude",
+        label_source_credibility="source_credibility",
+        label_novelty="novelty",
     )
 
 

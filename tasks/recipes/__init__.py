@@ -21,6 +21,8 @@ A recipe module offers:
     probe() -> module with                                                    what is asked beyond being right:
         variants(row) -> {kind: changed row}, holds(kind, before, after)      how answers must follow a changed input
         paired_measures(rows, parsed) -> {name: (statistic, pairs)}           numbers that are no share of rows
+    teacher_seeds() -> path, teacher_messages(seed) -> messages,              where a teacher can write its traces
+        teacher_row(seed, text, model) -> row
     wording(row) -> str | None                                                the template a synthetic row is made of
     pretraining_rows(n_rows, seed) -> (messages, answer) pairs                what its nano base is made of
 """

@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from data_contracts.contract import check_rows, format_table, write_rejected
+from data_contracts.contract import RejectedRows, RowTally, check_batch, check_rows, format_table, write_rejected
 from data_contracts.verdict import Verdict
 
 GOLDEN = """\
@@ -22,6 +22,14 @@ def put(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
     cells = frame[column].to_list()
     cells[row - 1] = value
     return frame.with_columns(pl.Series(column, cells, dtype=frame.schema[column]))
+
+
+@pytest.fixture
+def gold(gold):
+    """25 well-formed gold rows, 8 of them noise."""
+    rows = gold.filter(pl.col("error_code").is_null()).drop("error_code", "error_message")
+    signal, noise = (rows.filter((pl.col("relevance") <= 0.1) == wanted) for wanted in (False, True))
+    return pl.concat([signal.head(17), noise.head(8)])
 
 
 @pytest.fixture
@@ -82,7 +90,7 @@ def test_an_empty_or_too_small_table_fails(gold, rows):
 
 def test_a_table_without_columns_fails_on_every_column(gold):
     text = format_table(check_rows("signals", pl.DataFrame()))
-    assert "12 rules broken in 0 of 0 rows" in text
+    assert f"{len(gold.columns) + 1} rules broken in 0 of 0 rows" in text
     assert text.count("the column is missing") == len(gold.columns)
 
 
@@ -145,3 +153,66 @@ def test_a_rule_that_cannot_run_is_an_error_and_not_a_pass(gold, small, monkeypa
     monkeypatch.setattr("data_contracts.signals.rows.ROWS", Buggy)
     with pytest.raises(RuntimeError, match="could not run a rule"):
         check_rows("signals", gold, small)
+
+
+def numbers_of(frame, first):
+    return pl.int_range(first, first + frame.height, dtype=pl.UInt32, eager=True)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 25])
+def test_a_table_in_parts_gives_the_findings_of_the_whole(broken, tmp_path, limits, rows):
+    whole = check_rows("signals", broken)
+    write_rejected(whole, tmp_path / "whole.jsonl")
+    tally = RowTally("signals")
+    with RejectedRows(tmp_path / "parts.jsonl") as rejected:
+        for first in range(1, broken.height + 1, rows):
+            part = broken[first - 1 : first - 1 + rows]
+            tally.add(check_batch("signals", part), numbers_of(part, first))
+            rejected.add(check_batch("signals", part), numbers_of(part, first))
+    tally.close(limits)
+    assert format_table(tally, "rows.jsonl", "rejected.jsonl") == GOLDEN
+    assert tally.checks() == whole.checks()
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_counts_do_not_keep_row_numbers(gold):
+    """A million rows that all break a rule must not fill the memory."""
+    tally = RowTally("signals")
+    for first in range(1, 10_000, 25):
+        tally.add(check_batch("signals", gold.drop("trace")), numbers_of(gold, first))
+    (rule,) = tally.broken
+    assert (rule.n_rows, tally.n_rejected, rule.examples) == (10_000, 10_000, ())
+
+
+def test_an_error_on_the_way_leaves_no_rejected_rows_and_no_old_ones(broken, tmp_path):
+    path = tmp_path / "rejected.jsonl"
+    path.write_text("of an earlier run")
+    with pytest.raises(OSError, match="stop"), RejectedRows(path) as rejected:
+        rejected.add(check_rows("signals", broken), numbers_of(broken, 1))
+        raise OSError("stop")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cell_of_text_among_numbers_is_the_only_one_told(gold, small):
+    """polars makes the whole column text; `texts` says which cells were."""
+    cells = gold["novelty"].cast(pl.String)
+    text = pl.Series([index == 3 for index in range(25)])
+    findings = check_rows("signals", gold.with_columns(cells), small, {"novelty": text})
+    assert [(one.column, one.rule, one.rows) for one in findings.broken] == [
+        ("novelty", "type text, not Float64; write numbers without quotes", (4,))
+    ]
+    assert findings.accepted["novelty"].to_list() == gold["novelty"].gather([*range(3), *range(4, 25)]).to_list()
+    numbers = check_rows("signals", gold, small, {"headline": ~text})
+    assert [(one.column, one.rule, one.rows) for one in numbers.broken] == [
+        ("headline", "type number, not String; write text in quotes", (4,))
+    ]
+
+
+def test_malformed_rows_keep_the_contract_without_an_answer(examples, small):
+    from data_contracts.contract import read_rows
+
+    rows = read_rows(examples / "gold.jsonl").filter(pl.col("error_code").is_not_null())
+    assert rows.height >= 8
+    assert check_rows("signals", rows, small).passed
+    half = rows.with_columns(relevance=pl.lit(0.5))
+    assert check_rows("signals", half, small).accepted.height == 0

@@ -132,3 +132,14 @@ def test_the_qwen_profiles_are_the_storys_run():
         lora = LoraConfig(r=train.rank, lora_alpha=train.alpha, target_modules=train.target_modules)
         trained, every = get_peft_model(Qwen3ForCausalLM(shape), lora).get_nb_trainable_parameters()
     assert round(100 * trained / every, 2) == 1.67
+
+
+def test_a_typo_in_an_optional_block_names_what_is_allowed_there(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "name: c\nrecipe: signals\nbase: {source: nano}\ndataset: {teacher: {modle: x, base_url: 'http://h/v1'}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    (line,) = [one for one in str(caught.value).splitlines() if "modle" in one]
+    assert "unknown setting" in line and "model, retries" in line

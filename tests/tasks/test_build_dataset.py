@@ -71,7 +71,7 @@ def test_a_second_seed_gives_other_rows(tmp_path):
 
 
 def test_more_rows_than_there_are_is_said_with_both_numbers(tmp_path):
-    with pytest.raises(ConfigError, match=r"500 \+ 1 rows asked for, gold.jsonl holds \d+"):
+    with pytest.raises(ConfigError, match=r"500 rows of gold.jsonl asked for, it holds \d+"):
         build_dataset(DatasetConfig(source="gold", train_rows=500, heldout_rows=1), Job("signals", tmp_path))
 
 

@@ -1,0 +1,63 @@
+"""Does a table hold every case that it must teach? A model learns no case that it was never shown."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import polars as pl
+
+from data_contracts.limits import Limits
+from data_contracts.verdict import Check, check, report
+
+
+def coverage(view: pl.DataFrame, limits: Limits) -> list[Check]:
+    """Share of each kind of information and of both ends of the sizes among signal rows; counts of the hard cases.
+
+    The whole view is counted: these are sums. A null limit reports the number.
+    """
+    signal = view.filter(~pl.col("malformed").fill_null(False) & ~pl.col("noise").fill_null(True))
+    apart = signal.filter((pl.col("sign") != 0) & (pl.col("sign") == -pl.col("metric_sign")))
+    malformed = view.filter(pl.col("malformed").fill_null(False))
+    return [
+        _rarest_kind(signal, limits),
+        _end("small", signal, pl.col("size") <= limits.small_size, limits.min_small_fraction, limits),
+        _end("large", signal, pl.col("size") >= limits.large_size, limits.min_large_fraction, limits),
+        _count("rows in which metric and YES move apart", apart.height, limits.min_disagreeing_rows, view),
+        _count("malformed rows", malformed.height, limits.min_malformed_rows, view),
+    ]
+
+
+def _rarest_kind(signal: pl.DataFrame, limits: Limits) -> Check:
+    """The recipe's `rows.SIGNAL_KINDS` says which kinds there are, so that one without a row is found."""
+    kinds = import_module(f"data_contracts.{limits.recipe}.rows").SIGNAL_KINDS
+    found = dict(signal["kind"].value_counts().rows())
+    counts = {kind: found.get(kind, 0) for kind in kinds}
+    rarest = min(counts.values()) / signal.height if signal.height else None
+    detail = f"{signal.height:,} signal rows: " + ", ".join(f"{kind} {rows:,}" for kind, rows in counts.items())
+    return _share("share of the rarest kind of information", rarest, limits.min_kind_fraction, detail, signal, limits)
+
+
+def _end(name: str, signal: pl.DataFrame, inside: pl.Expr, least: float | None, limits: Limits) -> Check:
+    rows = signal.filter(inside).height
+    bound = f"at most {limits.small_size}" if name == "small" else f"at least {limits.large_size}"
+    share = rows / signal.height if signal.height else None
+    detail = f"{rows:,} of {signal.height:,} signal rows have a magnitude of {bound}"
+    return _share(f"share of {name} updates", share, least, detail, signal, limits)
+
+
+def _share(
+    name: str, share: float | None, least: float | None, detail: str, signal: pl.DataFrame, limits: Limits
+) -> Check:
+    shown = None if share is None else round(share, 6)
+    if least is None:
+        return report(name, shown, detail=detail)
+    fix = f"Add rows of the missing case (data_contracts/{limits.recipe}/limits.yaml, {limits.profile})"
+    return check(name, shown, ">=", least, detail=detail, fix=fix, enough=signal.height >= limits.min_audit_rows // 2)
+
+
+def _count(name: str, rows: int, least: int | None, view: pl.DataFrame) -> Check:
+    if least is None:
+        return report(name, rows if view.height else None, unit="rows", detail=f"of {view.height:,}")
+    fix = "Add such rows: a model that never saw this case fails in it"
+    detail = f"of {view.height:,}"
+    return check(name, rows, ">=", least, unit="rows", detail=detail, fix=fix, enough=view.height > 0)

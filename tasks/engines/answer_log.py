@@ -1,0 +1,175 @@
+"""Each prompt answered once, whatever is killed when: answers are appended to a log as they come, and read before asking.
+
+One JSON object a line, on the disk before the next answer is taken. What a crash can lose is what was in flight.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tasks.core.child import Beat, silent
+from tasks.core.errors import ArtifactError
+from tasks.engines.chat_endpoint import Answer, Ask, Source
+
+_LOCK_S = 60.0
+"""Longest wait for another process on the same log: a killed one is gone in seconds."""
+
+
+class AnswerLog:
+    """Answers by the digest of what was asked; open it in a `with` block. One process at a time holds it.
+
+    `others` are logs of earlier builds with other settings: what they hold is copied here and not asked for again.
+    """
+
+    def __init__(self, path: Path, others: Sequence[Path] = ()) -> None:
+        self.path = path
+        self.repeated = 0
+        """Lines whose question was already answered by an earlier line; more than none is a defect."""
+        self._others = [one for one in others if one != path]
+        self._answers: dict[str, Answer] = {}
+        self._borrowed: dict[str, Answer] | None = None
+        self._lock = FileLock(path.with_name(path.name + ".lock"), timeout=_LOCK_S)
+
+    def __enter__(self) -> AnswerLog:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ArtifactError(
+                f"answers: another process has held {self.path} for {_LOCK_S:g} s. Wait for that build, or end it; "
+                "two at once would pay for every answer twice."
+            ) from None
+        try:
+            self._answers, whole_bytes = self._read()
+            self._file = self.path.open("ab")
+            self._file.truncate(whole_bytes)  # a line that was torn by a crash must not grow onto the next one
+            _sync_folder(self.path.parent)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, ask: Ask) -> Answer | None:
+        """The answer, from this log or an earlier one."""
+        found = self._answers.get(ask.digest)
+        if found is None and (found := self._earlier().get(ask.digest)) is not None:
+            self.add(ask, found)
+        return found
+
+    def add(self, ask: Ask, answer: Answer) -> None:
+        """Write an answer down; it is on the disk when this returns."""
+        line = json.dumps(
+            {"asked": ask.digest, "model": ask.model, **asdict(answer)}
+        )  # ASCII: half a surrogate pair too
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._answers[ask.digest] = answer
+
+    def _read(self) -> tuple[dict[str, Answer], int]:
+        """The answers, and how many bytes of the file are whole lines.
+
+        Raises:
+            ArtifactError: a line that is not the last cannot be read.
+        """
+        data = self.path.read_bytes() if self.path.is_file() else b""
+        found: dict[str, Answer] = {}
+        start = 0
+        for number, line in enumerate(data.splitlines(keepends=True), start=1):
+            last = start + len(line) == len(data)
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("torn")
+                digest, answer = _parse(line)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                if last:
+                    break
+                raise ArtifactError(
+                    f"answers: line {number} of {self.path} is damaged, and it is not the last. Delete that line; "
+                    "its prompt is then asked again."
+                ) from None
+            self.repeated += digest in found
+            found.setdefault(digest, answer)
+            start += len(line)
+        return found, start
+
+    def _earlier(self) -> dict[str, Answer]:
+        if self._borrowed is None:
+            self._borrowed = {}
+            for path in sorted(self._others):
+                for digest, answer in _readable(path):
+                    self._borrowed.setdefault(digest, answer)
+        return self._borrowed
+
+
+def answer_all(
+    asks: Sequence[Ask], log: AnswerLog, source: Source | None, beat: Beat = silent, done: int = 0
+) -> list[Answer]:
+    """The answers in the order of `asks`; only what the log lacks is asked, equal prompts once.
+
+    `done` prompts were answered before these, for the progress. `source` None asks nobody.
+
+    Raises:
+        ArtifactError: the log lacks an answer and there is nobody to ask, or a prompt was left without one.
+    """
+    missing = list({ask.digest: ask for ask in asks if log.get(ask) is None}.values())
+    if missing and source is None:
+        raise ArtifactError(
+            f"answers: {len(missing)} of {len(asks)} prompts have no answer in {log.path}. Build again to ask them."
+        )
+    total, started, tokens = done + len(asks), time.monotonic(), 0
+    done += len(asks) - len(missing)
+    beat(done, total, {})
+    if missing and source is not None:
+        for answered, (ask, answer) in enumerate(
+            source.answers(missing, lambda numbers, d=done: beat(d, total, numbers)), start=1
+        ):
+            log.add(ask, answer)
+            tokens += answer.completion_tokens
+            seconds = max(time.monotonic() - started, 1e-9)
+            left_s = (len(missing) - answered) * seconds / answered
+            beat(done + answered, total, {"tokens_per_s": round(tokens / seconds, 1), "left_s": round(left_s)})
+    answers = [log.get(ask) for ask in asks]
+    if left := sum(one is None for one in answers):
+        raise ArtifactError(f"answers: {left} of {len(asks)} prompts were left without an answer. Build again.")
+    return answers
+
+
+def _parse(line: bytes) -> tuple[str, Answer]:
+    value = json.loads(line)
+    digest, _ = value.pop("asked"), value.pop("model")
+    return str(digest), Answer(**value)
+
+
+def _readable(path: Path) -> Iterator[tuple[str, Answer]]:
+    """What can be read of another build's log; its own next build tells of damage."""
+    with suppress(OSError):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                with suppress(ValueError, TypeError, KeyError, AttributeError):
+                    yield _parse(line)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a new file's name on the disk too; not every system lets a folder be synced."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

@@ -1,0 +1,408 @@
+"""Chats asked of a model: any OpenAI-compatible endpoint (vLLM, llama.cpp, Ollama, hosted), or a model on this disk.
+
+A request that fails in a way that may pass is sent again with patience; one that the server refuses is told at once.
+Keeping answers, so that none is asked for twice, is answer_log.py's part.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import json
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+
+from tasks.core.artifact import canonical_json, hash_folder, sha256_file
+from tasks.core.errors import ConfigError, TransientError, redact
+
+LONGEST_WAIT_S = 300.0
+"""A server that asks for a longer pause is told of at once: the watchdog would take the silence for a hang."""
+LARGEST_BODY_BYTES = 16 << 20
+"""No chat answer comes near; a body without end would fill the memory."""
+_FIRST_WAIT_S, _WAIT_CAP_S = 1.0, 60.0
+_CONNECT_S = 10.0
+_TICK_S = 0.5
+_SHOWN_CHARS = 300
+_MAY_PASS = (408, 409, 425, 429)
+"""Statuses below 500 that another try may change, as the openai client has them."""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_UNABLE = (
+    r"(?:can(?:no|['’])?t|cannot|won['’]t|will not|am (?:not able|unable) to|['’]m (?:not able|unable) to|must decline)"
+)
+_DEEDS = (
+    r"(?:help|assist|comply|provide|write|create|generate|produce|fulfil|complete|continue|answer|do (?:that|this))"
+)
+_REFUSAL = re.compile(
+    rf"^\W*(?:(?:I['’]m|I am) sorry\b|Sorry,|As an AI\b|I {_UNABLE}(?: to)? {_DEEDS}\b|I['’]m (?:not able|unable) to {_DEEDS}\b)",
+    re.IGNORECASE,
+)
+"""How refusals open. A trace may well say "I cannot tell": what is refused must be a deed."""
+_OWN_THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One prompt as it is sent. All of it shapes the answer, so all of it is in `digest`."""
+
+    where: str
+    """Base URL, or the digest of a local model's files."""
+    model: str
+    messages: tuple[dict[str, str], ...]
+    max_tokens: int
+    temperature: float | None = None
+    """None leaves it to the server."""
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of model, prompt and sampling settings."""
+        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer as it came, good or bad."""
+
+    text: str
+    finish_reason: str
+    """As the server has it: "stop", "length", "content_filter", ..."""
+    refusal: str = ""
+    """What the server says of a refusal, where it tells one apart."""
+    hidden_chars: int = 0
+    """Characters of reasoning that came in a channel of their own."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def said(self) -> str:
+        """The text without a block of the model's own thoughts in front."""
+        return _OWN_THOUGHTS.sub("", self.text, count=1).strip()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be made of it, as `kind: detail`; empty when something may."""
+        if self.finish_reason == "length":
+            return f"truncated: cut off after {self.completion_tokens or 'all allowed'} tokens, before it was finished"
+        if self.refusal or self.finish_reason == "content_filter":
+            return f"refusal: {self.refusal[:120] or 'the content filter held the answer back'}"
+        if not self.said:
+            thought = self.hidden_chars or len(self.text.strip())
+            return f"empty: no answer{f', only {thought:,} characters of hidden reasoning' if thought else ''}"
+        return f"refusal: {self.said[:120]!r}" if _REFUSAL.search(self.said) else ""
+
+
+class Source(Protocol):
+    """Whatever answers chats."""
+
+    def answers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
+        """Each answer as it comes, in any order; `alive` is called with numbers while none comes."""
+
+
+class _Again(Exception):
+    """This try failed in a way that may pass. `wait_s` is what the server asks for."""
+
+    def __init__(self, why: str, wait_s: float | None = None) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+class ChatEndpoint:
+    """POST {base_url}/chat/completions, some at a time; use it in a `with` block.
+
+    `timeout_s` bounds one whole try, however slowly the bytes drip; `retries` counts tries after the first.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        concurrency: int = 8,
+        retries: int = 5,
+        timeout_s: float = 120.0,
+        token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
+        first_wait_s: float = _FIRST_WAIT_S,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._key = (api_key or "").strip()
+        self._concurrency, self._retries, self._timeout_s = concurrency, retries, timeout_s
+        self._token_limit, self._first_wait_s = token_limit, first_wait_s
+        self._stop, self._lock, self._retried = threading.Event(), threading.Lock(), 0
+        self._client = httpx.Client(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
+            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            trust_env=urlsplit(self.base_url).hostname not in _LOOPBACK,  # no proxy stands before this machine
+        )
+
+    def __enter__(self) -> ChatEndpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._client.close()
+
+    def answers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
+        """Each answer as it comes. After a failure nothing new is sent, and what is in flight is still handed out.
+
+        Raises:
+            ConfigError: the server refuses a request (4xx); with its own words.
+            TransientError: a request failed on every try.
+        """
+        failure: BaseException | None = None
+        told, unsent = 0, iter(asks)
+        self._stop.clear()
+        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="chat") as pool:
+            waiting = {pool.submit(self._ask, ask): ask for ask in islice(unsent, self._concurrency)}
+            try:
+                while waiting:
+                    done, _ = wait(waiting, timeout=_TICK_S, return_when=FIRST_COMPLETED)
+                    if self._retried > told:
+                        told = self._retried
+                        alive({"retries": told})
+                    for future in done:
+                        error = _error_of(future)
+                        if error is None:
+                            yield waiting[future], future.result()
+                        elif not isinstance(error, CancelledError):
+                            failure = failure or error
+                            self._stop.set()
+                        del waiting[future]
+                        # Only now: a crash loses at most `concurrency` answers, however slow the disk that keeps them.
+                        if not self._stop.is_set():
+                            waiting |= {pool.submit(self._ask, ask): ask for ask in islice(unsent, 1)}
+            finally:
+                self._stop.set()
+        if failure:
+            raise failure
+
+    def _ask(self, ask: Ask) -> Answer:
+        for attempt in range(self._retries + 1):
+            try:
+                return self._once(ask)
+            except _Again as again:
+                why, wait_s = str(again), again.wait_s
+            if wait_s is not None and wait_s > LONGEST_WAIT_S:
+                raise TransientError(f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it.")
+            if attempt < self._retries:
+                with self._lock:
+                    self._retried += 1
+                if self._stop.wait(self._pause_s(attempt, wait_s)):
+                    raise CancelledError
+        raise TransientError(
+            f"{self._who()} gave no answer in {self._retries + 1} tries; last: {why}. "
+            "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again."
+        )
+
+    def _pause_s(self, attempt: int, asked_s: float | None) -> float:
+        """Twice as long each time, and never less than the server asks for; spread, so that clients do not march in step."""
+        own_s = min(_WAIT_CAP_S, self._first_wait_s * 2**attempt)
+        if asked_s is None:
+            return own_s * random.uniform(0.5, 1.0)
+        return asked_s + random.uniform(0, 0.1 * max(asked_s, self._first_wait_s))
+
+    def _once(self, ask: Ask) -> Answer:
+        try:
+            status, headers, body = self._post(ask)
+        except httpx.TimeoutException:
+            raise _Again(f"no whole answer within {self._timeout_s:g} s") from None
+        except httpx.RequestError as error:
+            raise _Again(self._clean(f"{type(error).__name__}: {error}")) from None
+        if status == 200:
+            return _read(body)
+        message, code = _complaint(body)
+        if status in _MAY_PASS or status >= 500:
+            raise _Again(self._clean(f"status {status}: {message}"), _retry_after_s(headers))
+        if code == "content_filter":  # some hosts refuse a prompt this way: one row's trouble, not the run's
+            return Answer("", "content_filter", self._clean(message))
+        raise ConfigError(self._refused(status, message, headers))
+
+    def _post(self, ask: Ask) -> tuple[int, httpx.Headers, bytes]:
+        body: dict[str, Any] = {"model": ask.model, "messages": list(ask.messages), self._token_limit: ask.max_tokens}
+        if ask.temperature is not None:
+            body["temperature"] = ask.temperature
+        deadline, parts, size = time.monotonic() + self._timeout_s, [], 0
+        with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
+            for part in response.iter_bytes():
+                parts.append(part)
+                size += len(part)
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer drips")
+                if size > LARGEST_BODY_BYTES:
+                    raise ConfigError(f"{self._who()} sends more than {LARGEST_BODY_BYTES:,} bytes for one answer.")
+        return response.status_code, response.headers, b"".join(parts)
+
+    def _refused(self, status: int, message: str, headers: httpx.Headers) -> str:
+        advice = "Correct the settings."
+        if status in (401, 403):
+            sent = "the API key that was sent is not accepted" if self._key else "no API key was set in the environment"
+            advice = f"{sent[0].upper()}{sent[1:]}; set the right one."
+        elif status == 404:
+            advice = "Check base_url (it usually ends in /v1) and the model's name."
+        elif 300 <= status < 400:
+            advice = (
+                f"It points to {urlsplit(headers.get('location', '')).hostname}: give that as base_url if it is right."
+            )
+        return (
+            f"{self._who()} refuses the request: status {status}: {self._clean(message)}. {advice} Nothing is retried."
+        )
+
+    def _who(self) -> str:
+        return f"endpoint {self.base_url}"
+
+    def _clean(self, text: str) -> str:
+        text = text.replace(self._key, "<api key>") if self._key else text
+        return " ".join(redact(text).split())[:_SHOWN_CHARS]
+
+
+class LocalChat:
+    """A GGUF file, or a folder that transformers loads, answering greedily; use it in a `with` block."""
+
+    def __init__(self, path: Path, batch_rows: int = 8) -> None:
+        self.path, self._batch_rows = path, batch_rows
+
+    def __enter__(self) -> LocalChat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The model goes with the iteration that loaded it."""
+
+    def answers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
+        """Batch by batch, so that a crash loses one batch.
+
+        Raises:
+            ArtifactError: the model cannot be loaded, or a prompt does not fit its context.
+        """
+        if not asks:
+            return
+        ask_gguf = self.path.suffix == ".gguf"
+        yield from (self._ask_llama if ask_gguf else self._ask_transformers)(asks, alive)
+
+    def _ask_llama(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
+        from tasks.engines.llama_engine import LlamaEngine
+
+        with LlamaEngine(self.path) as engine:
+            for batch in _batches(asks, self._batch_rows):
+                prompts = [engine.tokenize(engine.render_chat(list(ask.messages))) for ask in batch]
+                made = engine.generate(prompts, batch[0].max_tokens, progress=lambda _d, _t, numbers: alive(numbers))
+                yield from _as_answers(batch, prompts, made)
+
+    def _ask_transformers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
+        from tasks.core.math_kernels import settle_math_kernels
+        from tasks.engines import chat, hf_engine
+
+        settle_math_kernels()
+        with hf_engine.quiet():
+            tokenizer = hf_engine.load_tokenizer(self.path)
+            dtype = "float32" if hf_engine.best_device() == "cpu" else "bfloat16"
+            model = hf_engine.load_model(self.path, dtype)
+        stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
+        for batch in _batches(asks, self._batch_rows):
+            rendered = [
+                tokenizer.apply_chat_template(list(ask.messages), tokenize=False, add_generation_prompt=True)
+                for ask in batch
+            ]
+            prompts = [chat.text_ids(tokenizer, text) for text in rendered]
+            made = hf_engine.generate(model, tokenizer, prompts, batch[0].max_tokens, stops)
+            alive({})
+            yield from _as_answers(batch, prompts, made)
+
+
+def local_identity(path: Path) -> str:
+    """sha256 of what a local model is made of: another file under the same name is another teacher."""
+    return (
+        sha256_file(path) if path.is_file() else hashlib.sha256(canonical_json(hash_folder(path)).encode()).hexdigest()
+    )
+
+
+def url_problem(url: str) -> str:
+    """What is wrong with a base URL, without repeating it: it may hold a password; empty when nothing is."""
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        return "holds a user, password, query or fragment; keep secrets in the environment and give the plain address"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "is not an address such as http://127.0.0.1:8000/v1"
+    return ""
+
+
+def _batches(asks: Sequence[Ask], rows: int) -> Iterator[list[Ask]]:
+    """Runs of asks with the same limit, in order."""
+    batch: list[Ask] = []
+    for ask in asks:
+        if batch and (len(batch) == rows or ask.max_tokens != batch[0].max_tokens):
+            yield batch
+            batch = []
+        batch.append(ask)
+    if batch:
+        yield batch
+
+
+def _as_answers(batch: list[Ask], prompts: list[list[int]], made: list) -> Iterator[tuple[Ask, Answer]]:
+    for ask, prompt, one in zip(batch, prompts, made, strict=True):
+        reason = "length" if one.stopped == "length" else "stop"
+        yield ask, Answer(one.text, reason, prompt_tokens=len(prompt), completion_tokens=len(one.ids))
+
+
+def _error_of(future: Future) -> BaseException | None:
+    return CancelledError() if future.cancelled() else future.exception()
+
+
+def _read(body: bytes) -> Answer:
+    """A chat completion; anything else that came with status 200 was cut off, or is a proxy's page."""
+    try:
+        value = json.loads(body)
+        choice = value["choices"][0]
+        message = choice["message"]
+        content, usage = message.get("content"), value.get("usage") or {}
+        thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
+        return Answer(
+            text=content if isinstance(content, str) else "",
+            finish_reason=str(choice.get("finish_reason") or "unknown"),
+            refusal=" ".join(str(message.get("refusal") or "").split()),
+            hidden_chars=len(thoughts) if isinstance(thoughts, str) else 0,
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        told = _complaint(body)[0]
+        raise _Again(f"{len(body):,} bytes that are no chat completion: {told[:_SHOWN_CHARS]}") from None
+
+
+def _complaint(body: bytes) -> tuple[str, str]:
+    """(message, code) of an error body, in whichever of the usual shapes it came."""
+    text = " ".join(body.decode("utf-8", "replace").split())
+    try:
+        value = json.loads(body)
+        error = value.get("error", value.get("detail", value.get("message", value)))
+        if isinstance(error, dict):
+            return str(error.get("message", error)), str(error.get("code") or "")
+        return str(error), ""
+    except (ValueError, AttributeError):
+        return text or "no message", ""
+
+
+def _retry_after_s(headers: httpx.Headers) -> float | None:
+    """Seconds that the server asks to wait; it may also give a date."""
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
