@@ -88,10 +88,14 @@ class Corrector:
                 continue
             wanted = {"source_batch": one.source_batch, **one.match}
             hit = pl.all_horizontal(pl.col(name) == pl.lit(value) for name, value in wanted.items())
-            found = frame.filter(hit).height
+            try:
+                found = frame.filter(hit).height
+                if found == 1:
+                    drops = one.action == "drop"
+                    frame = frame.filter(hit.not_().fill_null(True)) if drops else _set(frame, hit, one.set)
+            except pl.exceptions.PolarsError:  # a number beside a column of text: that row is not the one meant
+                found = 0
             self._fits[number] += found
-            if found == 1:
-                frame = frame.filter(hit.not_().fill_null(True)) if one.action == "drop" else _set(frame, hit, one.set)
         return frame
 
     def close(self) -> list[Check]:

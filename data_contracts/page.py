@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.distributions import BIN_CHARS, NUMBER_BINS, Distributions
+from data_contracts.distributions import BIN_CHARS, Distributions
 from data_contracts.limits import Limits
 from data_contracts.verdict import Check, Verdict
 
@@ -173,9 +173,7 @@ def _number(name: str, one: Any) -> dict[str, Any]:
         "low": f"{one.low:g}",
         "middle": f"{(one.low + one.high) / 2:g}",
         "high": f"{one.high:g}",
-        "words": f"{ends}; fullest of {NUMBER_BINS} bins {max(one.counts) / total:.0%} of {total:,} rows"
-        if total
-        else ends,
+        "words": f"{ends}; fullest bin {max(one.counts) / total:.0%} of {total:,} rows" if total else ends,
     }
 
 

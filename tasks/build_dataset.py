@@ -116,7 +116,7 @@ class DatasetConfig(Settings):
     """Rows that no model here is trained on; every score is measured on them."""
     seed: int = Field(default=42, ge=0)
     """Same seed, same bytes."""
-    teacher: TeacherSettings | None = None
+    teacher: TeacherSettings | None = Field(default=None, title="Teacher")
     """Further training rows, whose traces a larger model writes; none when left out."""
 
     @model_validator(mode="after")

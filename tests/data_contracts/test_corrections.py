@@ -77,3 +77,16 @@ def test_all_wrong_entries_are_told_at_once(gold, write):
     with pytest.raises(ConfigError) as error:
         load_corrections("signals")
     assert len(error.value.problems) == 4
+
+
+def test_a_value_of_another_type_than_the_column_fits_no_row(gold, write):
+    write(entry(gold, 0))
+    with pytest.raises(ContractError, match="fits 0 rows"):
+        apply_corrections("signals", gold.with_columns(novelty=gold["novelty"].cast(str)))
+
+
+def test_a_row_with_an_empty_cell_is_not_dropped_with_another(gold, write):
+    """A comparison with an empty cell is neither true nor false, and must not count as a hit."""
+    write(entry(gold, 0))
+    frame = gold.with_columns(novelty=gold["novelty"].scatter([5], None))
+    assert apply_corrections("signals", frame)[0].height == gold.height - 1

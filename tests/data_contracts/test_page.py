@@ -13,7 +13,7 @@ from data_contracts.page import SHOWN_BATCHES, _round_steps
 from data_contracts.validate import validate_file
 from data_contracts.verdict import Verdict
 
-VOID = {"meta", "link", "br", "path", "rect"}
+VOID = {"meta", "link", "br"}
 ATTACK = '<script>alert("x")</script><img src=//evil.example/x onerror=alert(1)>'
 
 
@@ -87,7 +87,7 @@ def test_it_tells_verdict_checks_and_distributions(gold_page):
 
 
 def test_it_is_whole_html_without_scripts_and_asks_the_network_for_nothing(gold_page):
-    _, found, text, page = gold_page
+    _, _, text, page = gold_page
     assert page.open == [] and text.startswith("<!doctype html>")
     assert page.tags["script"] == 0
     assert not [one for one in page.attributes if one[1] in ("src", "srcset", "onload") or one[1].startswith("on")]
@@ -96,7 +96,7 @@ def test_it_is_whole_html_without_scripts_and_asks_the_network_for_nothing(gold_
     assert "prefers-color-scheme: dark" in text
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    assert all(any(a == "aria-label" for _, a, _ in page.attributes) for _ in range(page.tags["svg"]))
+    assert sum((tag, name) == ("svg", "aria-label") for tag, name, _ in page.attributes) == page.tags["svg"]
     assert not re.search(r"\b(?:nan|inf|None)\b", " ".join(value for _, name, value in page.attributes if name == "d"))
 
 
