@@ -12,12 +12,18 @@ import string
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.errors import ConfigError, ContractError
 
 CONTRACTS_FOLDER = Path(__file__).resolve().parent
+
+PromptSet = Literal["trained", "rich"]
+"""trained: the words that small models learn, frozen. rich: those for large models that follow instructions; both ask for the
+same answer, so one row serves both (seed story "proofkit": the app carries two prompt sets)."""
+_FILES = {"trained": "prompt.md", "rich": "prompt_rich.md"}
 
 
 class PromptContract(BaseModel):
@@ -27,61 +33,84 @@ class PromptContract(BaseModel):
 
     recipe: str
     system: str
-    user: str
+    users: dict[str, str]
+    """Task -> user template. A recipe with one task names it "" and its rows need no column `task`."""
     output_schema: str
     """JSON schema of the answer, and of the answer to a malformed input where the recipe has one; canonical."""
-
-    @property
-    def fields(self) -> list[str]:
-        """The row's columns that the user message shows."""
-        return [name for _, name, _, _ in string.Formatter().parse(self.user) if name]
+    prompt_set: PromptSet = "trained"
 
     @property
     def digest(self) -> str:
-        """sha256 over system text, user text and output schema."""
+        """sha256 over system text, user templates and output schema."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def filled(self, text: str) -> list[list[dict[str, str]]]:
+        """The chat of each task, with `text` in every field: what a template must be able to carry."""
+        return [self.messages(dict.fromkeys(_fields(user), text) | {"task": task}) for task, user in self.users.items()]
 
     def messages(self, row: Mapping[str, object]) -> list[dict[str, str]]:
         """The chat before the answer: a system and a user message.
 
         Raises:
-            ContractError: a column that the prompt shows is missing, or is not text.
+            ContractError: the row's task has no template; a column that the prompt shows is missing, or is not text.
         """
-        wrong = [name for name in self.fields if not isinstance(row.get(name), str)]
+        user = self.users[self._task_of(row)]
+        names = _fields(user)
+        wrong = [name for name in names if not isinstance(row.get(name), str)]
         if wrong:
             raise ContractError(
-                f"prompt: {len(wrong)} of {len(self.fields)} fields of {self.recipe}/prompt.md are not text in the row: "
-                f"{', '.join(wrong)}. Add them to the row or take them out of the prompt."
+                f"prompt: {len(wrong)} of {len(names)} fields of {self.recipe}/{_FILES[self.prompt_set]} are not text in the "
+                f"row: {', '.join(wrong)}. Add them to the row or take them out of the prompt."
             )
         # str.format is not used: a brace in a headline, or an attribute lookup in a template, must stay plain text.
-        user = "".join(
-            literal + (str(row[name]) if name else "") for literal, name, _, _ in string.Formatter().parse(self.user)
+        text = "".join(
+            literal + (str(row[name]) if name else "") for literal, name, _, _ in string.Formatter().parse(user)
         )
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": text}]
+
+    def _task_of(self, row: Mapping[str, object]) -> str:
+        task = "" if "" in self.users else str(row.get("task"))
+        if task not in self.users:
+            raise ContractError(
+                f"prompt: {self.recipe}/{_FILES[self.prompt_set]} has no words for the task {task!r} of a row. "
+                f"Known: {', '.join(self.users)}. Correct the row, or add a section '# user: {task}' and train on it."
+            )
+        return task
+
+
+def _fields(user: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(user) if name]
 
 
 @lru_cache
-def load_prompt(recipe: str) -> PromptContract:
-    """Read `data_contracts/<recipe>/prompt.md` and the schema of its `output.py`.
+def load_prompt(recipe: str, prompt_set: PromptSet = "trained") -> PromptContract:
+    """Read the words of a set (`data_contracts/<recipe>/prompt.md`) and the schema of its `output.py`.
 
     Raises:
-        ConfigError: the file, or one of its two sections, is missing.
+        ConfigError: the file, or one of its sections, is missing.
     """
-    path = CONTRACTS_FOLDER / recipe / "prompt.md"
+    path = CONTRACTS_FOLDER / recipe / _FILES[prompt_set]
     if not path.is_file():
         raise ConfigError(
-            f"prompt: data_contracts/{recipe}/prompt.md is missing. Every recipe needs one; copy another recipe's."
+            f"prompt: data_contracts/{recipe}/{path.name} is missing. Every recipe needs one; copy another recipe's."
         )
     sections = _sections(path.read_text("utf-8"))
-    missing = [name for name in ("system", "user") if not sections.get(name)]
-    if missing:
+    system = sections.pop("system", "")
+    users = {name.removeprefix("user").lstrip(": "): text for name, text in sections.items() if _is_user(name)}
+    missing = [name for name, found in (("system", system), ("user", users and all(users.values()))) if not found]
+    if missing or ("" in users and len(users) > 1):
         raise ConfigError(
-            f"prompt: {path.name} of {recipe} lacks the section(s) {', '.join(missing)}. Found {sorted(sections)}. "
-            "Start each with a line '# system' or '# user'."
+            f"prompt: {path.name} of {recipe} lacks the section(s) {', '.join(missing) or 'of one kind'}. "
+            f"Found {sorted(sections)}. Start it with a line '# system', and then either one line '# user' or one line "
+            "'# user: <task>' for each task."
         )
     return PromptContract(
-        recipe=recipe, output_schema=_output_schema(recipe), **{k: sections[k] for k in ("system", "user")}
+        recipe=recipe, system=system, users=users, output_schema=_output_schema(recipe), prompt_set=prompt_set
     )
+
+
+def _is_user(section: str) -> bool:
+    return section == "user" or section.startswith("user:")
 
 
 def output_model(recipe: str) -> type[BaseModel]:

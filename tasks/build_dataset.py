@@ -401,7 +401,7 @@ def verify_dataset(config: DatasetConfig, job: Job) -> list[Check]:
     shared = [row for row in heldout if _input(job, row) in inputs]
     wordings = {recipe.wording(row) for row in train} - {None}
     known = [row for row in heldout if recipe.wording(row) in wordings]
-    unread = [i for i, row in enumerate(train + heldout) if not _reads_back(recipe, row)]
+    unread = [i for i, row in enumerate(train + heldout) if not recipe.reads_back(row)]
     wanted = config.train_rows + config.heldout_rows + len(taught if config.teacher else [])
     return [
         check(
@@ -497,11 +497,6 @@ def _teacher_checks(teacher: TeacherSettings, job: Job, taught: list[dict]) -> I
 def _input(job: Job, row: dict) -> str:
     """The whole rendered prompt, case and spaces folded: rendering it also proves that the row can be rendered."""
     return " ".join(job.prompt.messages(row)[-1]["content"].lower().split())
-
-
-def _reads_back(recipe, row: dict) -> bool:
-    parsed = recipe.parse_output(recipe.completion(row))
-    return parsed.answer == recipe.answer_of(row) and parsed.trace == row["trace"].strip()
 
 
 _LOCAL_STACK = ("torch", "transformers", "llama_cpp_python")

@@ -42,7 +42,7 @@ class Survey:
 
     def scores(self, one: Answers) -> Scores:
         """Metric -> value for each held-out row; None where the row says nothing about it."""
-        parsed = self._parsed(one.texts[: len(self.rows)])
+        parsed = self._parsed(self.rows, one.texts)
         per_row = [self.recipe.score(row, answer) for row, answer in zip(self.rows, parsed, strict=True)]
         return {name: [numbers[name] for numbers in per_row] for name in per_row[0]}
 
@@ -53,7 +53,7 @@ class Survey:
         """
         found: dict[str, list[float]] = {}
         for row, *texts in zip(self.rows, one.texts, one.again, strict=False):
-            before, after = (self.recipe.score(row, answer) for answer in self._parsed(texts))
+            before, after = (self.recipe.score(row, self.recipe.parse_output(text, row)) for text in texts)
             for name, value in before.items():
                 if value is not None and after[name] is not None:
                     found.setdefault(name, []).append(abs(value - after[name]))
@@ -61,7 +61,7 @@ class Survey:
 
     def board_row(self, one: Answers, interval_fraction: float) -> dict:
         """Everything that a leaderboard says about a model."""
-        parsed = self._parsed(one.texts)
+        parsed = self._parsed(self.asked, one.texts)
         shown = {**self.scores(one), **self._metamorphic(parsed)}
         paired = self.recipe.probe().paired_measures(self.rows, parsed[: len(self.rows)])
         reference = zip(self.reference, parsed[len(self.rows) :], strict=False)
@@ -84,7 +84,9 @@ class Survey:
         lines = []
         for i, row in enumerate([*self.rows, *self.reference]):
             texts = {one.model: one.texts[i] for one in everyone}
-            right = {model: self.recipe.all_right(row, self.recipe.parse_output(text)) for model, text in texts.items()}
+            right = {
+                model: self.recipe.all_right(row, self.recipe.parse_output(text, row)) for model, text in texts.items()
+            }
             lines.append({"row": row, "answers": texts, "right": right})
         _write_lines(folder / "answers.jsonl", lines)
         changed = [
@@ -102,8 +104,9 @@ class Survey:
             found.setdefault(f"metamorphic_{kind}_fraction", []).append(float(held))
         return found
 
-    def _parsed(self, texts: Iterable[str]) -> list:
-        return [self.recipe.parse_output(text) for text in texts]
+    def _parsed(self, rows: Iterable[dict], texts: Iterable[str]) -> list:
+        """The answers to `rows`, read back; further texts are left out."""
+        return [self.recipe.parse_output(text, row) for row, text in zip(rows, texts, strict=False)]
 
 
 def _write_lines(path: Path, lines: list[dict]) -> None:

@@ -14,10 +14,10 @@ A recipe module offers:
     build_rows(source, train_rows, heldout_rows, seed) -> (train, heldout)   rows as flat dicts
     reference_rows() -> rows of the fixed benchmark
     completion(row) -> str                                                    what the model learns to answer
-    parse_output(text) -> Parsed                                              an answer read back, or why it cannot be
+    parse_output(text, row) -> Parsed                                         an answer to a row read back, or why it cannot be
+    reads_back(row) -> bool                                                   the row's own answer survives being read
     score(row, parsed) -> {metric: number | None}                             None: this row says nothing about it
     all_right(row, parsed) -> bool                                            for the side-by-side page
-    answer_of(row) -> dict                                                    the object that the answer must hold
     probe() -> module with                                                    what is asked beyond being right:
         variants(row) -> {kind: changed row}, holds(kind, before, after)      how answers must follow a changed input
         paired_measures(rows, parsed) -> {name: (statistic, pairs)}           numbers that are no share of rows

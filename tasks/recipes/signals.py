@@ -109,8 +109,8 @@ def completion(row: Mapping[str, object]) -> str:
     return f"<think>\n{row['trace']}\n</think>\n\n{json.dumps(answer_of(row), ensure_ascii=False)}"
 
 
-def parse_output(text: str) -> Parsed:
-    """Read an answer back: strict, because the program behind it will be."""
+def parse_output(text: str, row: Mapping[str, object] | None = None) -> Parsed:
+    """Read an answer back: strict, because the program behind it will be. One schema fits every row, so `row` is not read."""
     trace, closed, answer = text.strip().partition("</think>")
     trace = trace.strip().removeprefix("<think>").strip()
     if not closed:
@@ -125,6 +125,12 @@ def parse_output(text: str) -> Parsed:
         first = error.errors()[0]
         return Parsed(trace, None, f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}")
     return Parsed(trace, None, error=found) if schema is SignalError else Parsed(trace, found)
+
+
+def reads_back(row: Mapping[str, object]) -> bool:
+    """The answer that the row expects is read as the row has it."""
+    parsed = parse_output(completion(row))
+    return parsed.answer == answer_of(row) and parsed.trace == str(row["trace"]).strip()
 
 
 def disagrees(row: Mapping[str, object]) -> bool:
@@ -197,7 +203,7 @@ def teacher_messages(seed_row: Mapping[str, object]) -> list[dict[str, str]]:
     """What a teacher is asked: headline, question and the assessment that the trace must lead to (teacher.md)."""
     text = (CONTRACTS_FOLDER / "signals" / "teacher.md").read_text("utf-8")
     _, system, user = re.split(r"^# (?:system|user)$", text, flags=re.MULTILINE)
-    words = PromptContract(recipe="signals", system=system.strip(), user=user.strip(), output_schema="")
+    words = PromptContract(recipe="signals", system=system.strip(), users={"": user.strip()}, output_schema="")
     return words.messages({**seed_row, "assessment": json.dumps(answer_of(seed_row), ensure_ascii=False)})
 
 

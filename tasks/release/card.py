@@ -101,7 +101,7 @@ def _messages(release: ReleaseData) -> str:
     """The chat of the example, as Python source: the contract's own words, and a held-out row when there is one."""
     if release.prompt is None:
         return "[...]  # the messages of the recipe's prompt contract"
-    user = release.samples[0].prompt if release.samples else release.prompt.user
+    user = release.samples[0].prompt if release.samples else next(iter(release.prompt.users.values()))
     chat = [{"role": "system", "content": release.prompt.system}, {"role": "user", "content": user}]
     return "[\n" + "".join(f"    {json.dumps(one, ensure_ascii=False)},\n" for one in chat) + "]"
 

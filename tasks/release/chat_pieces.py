@@ -164,8 +164,8 @@ def _literals(template: ChatTemplate, roles: str, *, generation: bool = True) ->
 def _required_chats(prompt: PromptContract) -> dict[str, Chat]:
     """Chats that must come out byte for byte: the recipe's own prompt, without a system message, and with a history."""
     chats: dict[str, Chat] = {}
-    for number, text in enumerate(_TEXTS, start=1):
-        system, user = prompt.messages(dict.fromkeys(prompt.fields, text))
+    filled = [(text, chat) for text in _TEXTS for chat in prompt.filled(text)]
+    for number, (text, (system, user)) in enumerate(filled, start=1):
         again = {"role": "user", "content": text}
         answer = {"role": "assistant", "content": f'{{"text": {json.dumps(text, ensure_ascii=False)}}}'}
         chats |= {
@@ -179,7 +179,7 @@ def _required_chats(prompt: PromptContract) -> dict[str, Chat]:
 
 def _limits(template: ChatTemplate, pieces: ChatPieces, prompt: PromptContract) -> list[str]:
     """Kinds of chat that the recipe does not need and that come out differently, found by trying each."""
-    system, user = prompt.messages(dict.fromkeys(prompt.fields, "x"))
+    system, user = prompt.filled("x")[0]
     thought = {"role": "assistant", "content": "<think>\nBecause.\n</think>\n\n{}"}
     plain = {"role": "assistant", "content": "Answer begun"}
     chats = {

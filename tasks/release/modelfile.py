@@ -43,8 +43,7 @@ def render_modelfile(
     lines = [
         f"# {prompt.recipe}: template, stops and context length are derived from the tokenizer and the prompt contract",
         f"# (digest {digest}). The template gives the tokenizer's own prompt, byte for byte.",
-        "# The user message must read:",
-        *(f"#   {line}" for line in prompt.user.splitlines()),
+        *_user_messages(prompt),
         *(["# Ollama's prompt differs from the tokenizer's for:"] if pieces.limits else []),
         *(f"#   - {limit}" for limit in pieces.limits),
         f"FROM ./{path}",
@@ -58,6 +57,14 @@ def render_modelfile(
         "PARAMETER temperature 0",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _user_messages(prompt: PromptContract) -> list[str]:
+    lines = []
+    for task, user in prompt.users.items():
+        lines.append(f"# The user message {f'for {task} ' if task else ''}must read:")
+        lines += [f"#   {line}" for line in user.splitlines()]
+    return lines
 
 
 def stop_texts(pieces: ChatPieces, special: SpecialTokens) -> list[str]:

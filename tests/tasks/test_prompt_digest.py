@@ -23,8 +23,12 @@ def test_words_schema_tokenizer_and_template_each_change_it(folder):
     found = [contract_digest(contract, folder)]
     assert found[0] == contract_digest(contract, folder)
     found += [
-        contract_digest(contract.model_copy(update={part: getattr(contract, part) + " "}), folder)
-        for part in ("system", "user", "output_schema")
+        contract_digest(contract.model_copy(update=change), folder)
+        for change in (
+            {"system": contract.system + " "},
+            {"users": {"": contract.users[""] + " "}},
+            {"output_schema": contract.output_schema + " "},
+        )
     ]
     for name in ("tokenizer.json", "chat_template.jinja"):
         path = folder / name

@@ -1,0 +1,66 @@
+"""Words in a file: one user message for a recipe of one task, one for each task else, and what is wrong with such a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_contracts import prompt
+from data_contracts.errors import ConfigError, ContractError
+from data_contracts.prompt import load_prompt
+
+TASKS = "# system\nBe plain.\n# user: draft\nDraft {section} for {role}.\n# user: post\nPost about {role}.\n"
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Put words into the folder of a recipe "letters", and read them."""
+    monkeypatch.setattr(prompt, "CONTRACTS_FOLDER", tmp_path)
+    monkeypatch.setattr(prompt, "_output_schema", lambda recipe: "{}")
+
+    def written(text: str, prompt_set: str = "trained"):
+        path: Path = tmp_path / "letters" / {"trained": "prompt.md", "rich": "prompt_rich.md"}[prompt_set]
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
+        load_prompt.cache_clear()
+        return load_prompt("letters", prompt_set)
+
+    yield written
+    load_prompt.cache_clear()
+
+
+def test_a_row_gets_the_words_of_its_task(write):
+    words = write(TASKS)
+    draft = {"task": "draft", "section": "Risks", "role": "nurse"}
+    assert words.messages(draft)[1]["content"] == "Draft Risks for nurse."
+    assert words.messages({**draft, "task": "post"})[1]["content"] == "Post about nurse."
+    assert [chat[1]["content"] for chat in words.filled("{x}")] == ["Draft {x} for {x}.", "Post about {x}."]
+
+
+def test_a_task_without_words_is_refused_with_those_there_are(write):
+    with pytest.raises(ContractError, match="no words for the task 'sonnet' of a row. Known: draft, post"):
+        write(TASKS).messages({"task": "sonnet"})
+    with pytest.raises(
+        ContractError, match="2 of 2 fields of letters/prompt.md are not text in the row: section, role"
+    ):
+        write(TASKS).messages({"task": "draft", "section": None})
+
+
+def test_the_two_sets_are_two_contracts(write):
+    trained, rich = write(TASKS), write(TASKS, "rich")
+    assert trained.users == rich.users and trained.digest != rich.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("# user\nHello {name}\n", r"lacks the section\(s\) system"),
+        ("# system\nBe plain.\n", r"lacks the section\(s\) user"),
+        ("# system\nBe plain.\n# user: draft\n\n", r"lacks the section\(s\) user"),
+        ("# system\nBe plain.\n# user\nHello\n# user: draft\nDraft\n", "lacks .* of one kind"),
+    ],
+)
+def test_a_file_without_its_sections_says_which(write, text, found):
+    with pytest.raises(ConfigError, match=found):
+        write(text)
