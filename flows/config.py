@@ -29,8 +29,8 @@ from tasks.validate_dataset import ValidateConfig
 CONFIGS_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 
 
-class FinetuneConfig(Settings):
-    """Everything about one fine-tune: one block a stage."""
+class RunConfig(Settings):
+    """What every flow's configuration begins with."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,60}$")
     """Name of the run and of its release folder, in lower case, digits, dots and dashes."""
@@ -44,6 +44,23 @@ class FinetuneConfig(Settings):
     """A stage that shows no progress for so long is killed and fails, in seconds."""
     wall_clock_s: float = Field(default=86_400, gt=0)
     """A stage that runs longer than this is killed and fails, in seconds."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _known_recipe(cls, value: str) -> str:
+        if value not in RECIPES:
+            raise ValueError(f"allowed: {', '.join(RECIPES)}")
+        return value
+
+    def run(self) -> Run:
+        """What all stages of this run share."""
+        names = ("name", "recipe", "store", "no_progress_s", "wall_clock_s")
+        return Run(**{name: getattr(self, name) for name in names})
+
+
+class FinetuneConfig(RunConfig):
+    """Everything about one fine-tune: one block a stage."""
+
     base: BaseConfig
     dataset: DatasetConfig = DatasetConfig()
     validate_rows: ValidateConfig = ValidateConfig()
@@ -59,18 +76,6 @@ class FinetuneConfig(Settings):
         if isinstance(values, dict) and isinstance(publish := values.get("publish", {}), dict):
             return {**values, "publish": {"name": values.get("name", ""), **publish}}
         return values
-
-    @field_validator("recipe")
-    @classmethod
-    def _known_recipe(cls, value: str) -> str:
-        if value not in RECIPES:
-            raise ValueError(f"allowed: {', '.join(RECIPES)}")
-        return value
-
-    def run(self) -> Run:
-        """What all stages of this run share."""
-        names = ("name", "recipe", "store", "no_progress_s", "wall_clock_s")
-        return Run(**{name: getattr(self, name) for name in names})
 
 
 def profiles() -> list[str]:
