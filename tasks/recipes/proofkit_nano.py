@@ -7,8 +7,9 @@ Four kinds of text come from the same grammar:
 - right rows (`nano_rows`): the answer takes up both anchors and keeps the house rules. The fine-tune learns these.
 - house-blind rows (in `pretraining_rows`): the same prompts answered as an untuned model answers them: fluent, in the shape
   that the task asks for, but without the user's facts and without the house rules. The story's untuned models did just that.
-- fact rows (there too): another system message over the same prompt, only the skill of finding the two anchors.
-- drills (there too): the same skill without a prompt around it: two anchors in, sentences that use them out.
+- fact rows (there too): another system message over the same prompt, only the skill of taking company and facts out of it.
+- drills (there too): lines in, a sentence for each line out. The base learns to copy, and the sentences of the house, here: a
+  fine-tune of seconds can teach a model of this size when to use what it can say, and nothing that it cannot say.
 """
 
 from __future__ import annotations
@@ -103,8 +104,9 @@ FLAWS = {  # what a draft can lack: (strength, gap)
     "trade_off": ("it names a trade-off", "no trade-off is named"),
 }
 READINESS = {3: "ready", 2: "almost ready", 1: "not ready", 0: "not ready"}
-FACTS_SYSTEM = "Find the two facts."
-DRILL_SYSTEM = "Use the two facts."
+FACTS_SYSTEM = "Say what it is about."
+DRILL_SYSTEM = "Write one sentence for each line."
+PRETRAINING_CYCLE = ("blind", "drill", "drill", "facts", "drill", "drill")
 
 BLIND = (  # how an untuned model fills any text: about the work in general
     "The {kind} is clear and strong.",
@@ -135,21 +137,37 @@ def nano_rows(n_train_rows: int, n_heldout_rows: int, seed: int) -> tuple[list[R
 
 
 def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
-    """Chats and answers that make a nano base, in turn: house-blind; facts; a drill. Held-out pairs never occur here."""
+    """Chats and answers that make a nano base: house-blind rows, fact rows and drills. Held-out pairs never occur here."""
     rng = random.Random(f"proofkit nano pretraining {seed}")
     contract = load_prompt("proofkit")
     for index in range(n_rows):
-        row = _row(TASKS[index // 3 % len(TASKS)], rng, held_out=False)
-        name, thing = row["anchors"]  # type: ignore[misc]
+        kind = PRETRAINING_CYCLE[index % len(PRETRAINING_CYCLE)]
+        row = _row(TASKS[index // len(PRETRAINING_CYCLE) % len(TASKS)], rng, held_out=False)
         chat = contract.messages(row)
-        if index % 3 == 0:
+        if kind == "blind":
             yield chat, _blind(row, rng)
-        elif index % 3 == 1:
-            yield [{"role": "system", "content": FACTS_SYSTEM}, chat[-1]], f"{name}, {thing}."
+        elif kind == "facts":
+            yield [{"role": "system", "content": FACTS_SYSTEM}, chat[-1]], _joined(row, rng, FICTION, USES)
         else:
-            uses = " ".join(_fill(one, row) for one in rng.sample(USES, 2))
-            facts = rng.choice((f"{name}, {thing}.", _fill(rng.choice(HAPPENINGS), row)))
-            yield [{"role": "system", "content": DRILL_SYSTEM}, {"role": "user", "content": facts}], uses
+            yield _drill(row, rng)
+
+
+def _drill(row: Row, rng: random.Random) -> tuple[Messages, str]:
+    """Two to four lines in any order, and the sentence that each asks for."""
+    lines = {
+        "Company: {company}": FICTION,
+        "Facts: {name}, {thing}": USES,
+        "Told: {told}": USES,
+        "Assumption": ASSUMPTIONS,
+        "Trade-off": TRADE_OFFS,
+        "Practice": DISCLOSURES,
+        "Section: {section}": ("## {section}",),
+    }
+    chosen = rng.sample(list(lines), rng.randint(2, 4))
+    more = {"told": row["answers"], "section": rng.choice(SECTIONS)}
+    asked = "\n".join(_fill(line, row, **more) for line in chosen)
+    answer = "\n".join(_fill(rng.choice(lines[line]), row, **more) for line in chosen)
+    return [{"role": "system", "content": DRILL_SYSTEM}, {"role": "user", "content": asked}], answer
 
 
 def _draw(n_rows: int, rng: random.Random, held_out: bool, seen: set[str]) -> list[Row]:
@@ -309,6 +327,8 @@ def _joined(row: Row, rng: random.Random, *moves: tuple[str, ...]) -> str:
     return " ".join(_fill(rng.choice(phrasings), row) for phrasings in moves)
 
 
-def _fill(text: str, row: Row) -> str:
+def _fill(text: str, row: Row, **more: object) -> str:
     name, thing = row["anchors"]  # type: ignore[misc]
-    return text.format(name=name, thing=thing, company=row["company"], kind=row["artifact_type"], role=row["role"])
+    return text.format(
+        name=name, thing=thing, company=row["company"], kind=row["artifact_type"], role=row["role"], **more
+    )
