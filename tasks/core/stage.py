@@ -177,6 +177,7 @@ def _build(stage, run, config, inputs, on_beat, store: Store) -> Artifact:
         manifest = {
             "stage": stage.name,
             "run": run.name,
+            "part": run.part,
             "key": key,
             "key_parts": parts,
             "rebuilt_because": because,
