@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 
 import polars as pl
@@ -11,6 +12,9 @@ from data_contracts.shortcuts import sampled
 from data_contracts.verdict import Check, check, report
 
 SHOWN_ROWS = 8
+SIGN_CONTRADICTED = pl.col("sign") != pl.col("answer_sign")
+SIZE_CONTRADICTED = ~pl.col("answer_size").is_between(pl.col("size_from") - 1e-9, pl.col("size_to") + 1e-9)
+"""Beside `concluded`'s columns, the answer's own; null where the words decide nothing or nothing was answered."""
 FIX = "Read these rows: correct the field or rewrite the end of the trace, whichever is wrong"
 
 
@@ -25,7 +29,6 @@ def trace_agrees(view: pl.DataFrame, limits: Limits) -> list[Check]:
     rows = sample.hstack(told)
     signs = rows.filter(pl.col("sign").is_not_null() & pl.col("answer_sign").is_not_null())
     sizes = rows.filter(pl.col("size_from").is_not_null() & pl.col("answer_size").is_not_null())
-    inside = pl.col("answer_size").is_between(pl.col("size_from") - 1e-9, pl.col("size_to") + 1e-9)
     decided = round(signs.height / rows.height, 6) if rows.height else None
     enough = rows.height >= limits.min_audit_rows // 2 and (decided or 0) >= limits.min_concluded_fraction
     return [
@@ -38,7 +41,7 @@ def trace_agrees(view: pl.DataFrame, limits: Limits) -> list[Check]:
             fix="State in each trace what happens to YES, or extend the recipe's word lists by the words it uses",
             enough=enough,
         ),
-        _contradictions("sign", signs, pl.col("sign") != pl.col("answer_sign"), _sign_pair(), limits, enough),
+        _contradictions("sign", signs, SIGN_CONTRADICTED, _sign_pair(), limits, enough),
         report(
             "traces whose words decide a size",
             sizes.height if rows.height else None,
@@ -46,8 +49,16 @@ def trace_agrees(view: pl.DataFrame, limits: Limits) -> list[Check]:
             detail="this profile's traces need not say one",
         )
         if limits.sizes_unsaid and sizes.is_empty()
-        else _contradictions("size", sizes, ~inside, _size_pair(), limits, enough and sizes.height > 0),
+        else _contradictions("size", sizes, SIZE_CONTRADICTED, _size_pair(), limits, enough and sizes.height > 0),
     ]
+
+
+def agreement(told: pl.DataFrame, signs: Sequence[int | None], sizes: Sequence[float | None]) -> list[bool | None]:
+    """Whether each answer says what its trace concludes (`told`: the columns of `concluded`); None where nothing can be told."""
+    answers = {"answer_sign": pl.Series(signs, dtype=pl.Int8), "answer_size": pl.Series(sizes, dtype=pl.Float64)}
+    contradicted = pl.any_horizontal(SIGN_CONTRADICTED.fill_null(False), SIZE_CONTRADICTED.fill_null(False))
+    decided = SIGN_CONTRADICTED.is_not_null() | SIZE_CONTRADICTED.is_not_null()
+    return told.with_columns(**answers).select(pl.when(decided).then(~contradicted)).to_series().to_list()
 
 
 def _contradictions(

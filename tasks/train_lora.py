@@ -4,7 +4,8 @@ Reads:    base (16-bit, or an NF4 copy of it made while loading), rows (train.pa
 Writes:   adapter_model.safetensors, adapter_config.json, lineage.json (base, rows, prompt contract), training_log.jsonl.
 Verifies: the adapter reloads; every B factor is finite and non-zero; the modules are those asked for; the steps run are
           the steps asked; the labels of a collated batch are exactly the answers; held-out loss is below the base's;
-          loss on general text stayed within bounds; a resume came from this fingerprint only.
+          nothing was forgotten: loss on general text, and number, length, repetition and conclusion of the traces, stayed
+          within bounds; a resume came from this fingerprint only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pydantic import Field, model_validator
 from data_contracts.verdict import Check
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import adapter_checks, lora_trainer
+from tasks.engines.forgetting import check_forgetting
+from tasks.engines.forgetting_checks import ForgettingConfig
 from tasks.engines.token_rows import CONTRACT_FILE
 
 
@@ -55,8 +58,8 @@ class TrainConfig(Settings):
     """A crash loses at most this many steps."""
     seed: int = Field(default=42, ge=0)
     """Order of rows and first values of the A factors."""
-    max_general_loss_increase_nats: float = Field(default=0.5, ge=0)
-    """How much the loss on general text may rise, in nats a token: beyond it the model has forgotten."""
+    forgetting: ForgettingConfig = ForgettingConfig()
+    """How far the run may move the base away from what it could do."""
 
     @model_validator(mode="after")
     def _unsloth_limits(self) -> TrainConfig:
@@ -85,7 +88,8 @@ def verify_adapter(config: TrainConfig, job: Job) -> list[Check]:
     return [
         *adapter_checks.check_run(outcome, json.loads((job.out / "lineage.json").read_text("utf-8")), job),
         *adapter_checks.check_factors(job.out, job.inputs["base"], config.target_modules),
-        *adapter_checks.check_behaviour(job, config.max_general_loss_increase_nats),
+        *adapter_checks.check_behaviour(job),
+        *check_forgetting(config.forgetting, config.compute_dtype, job),
     ]
 
 
@@ -103,6 +107,7 @@ STAGE = Stage(
     stack=("torch", "transformers", "trl", "peft", "accelerate"),
     optional_stack=_engine_stack,
     texts=("tasks/engines/general_text.txt",),
+    uses_recipe=True,
 )
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ def write_token_rows(path: Path, rows: Iterable[TokenRow]) -> None:
     ).write_parquet(path)
 
 
-def read_token_rows(path: Path) -> list[TokenRow]:
-    """The rows in their order."""
+def read_token_rows(path: Path, n_rows: int | None = None) -> list[TokenRow]:
+    """The rows in their order; only the first `n_rows` when a number is given."""
     import polars as pl
 
-    frame = pl.read_parquet(path)
+    frame = pl.read_parquet(path, n_rows=n_rows)
     return list(zip(frame["input_ids"].to_list(), frame["prompt_tokens"].to_list(), strict=True))

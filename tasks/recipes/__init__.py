@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
@@ -21,11 +22,24 @@ A recipe module offers:
     probe() -> module with                                                    what is asked beyond being right:
         variants(row) -> {kind: changed row}, holds(kind, before, after)      how answers must follow a changed input
         paired_measures(rows, parsed) -> {name: (statistic, pairs)}           numbers that are no share of rows
+        traces(answers, rows) -> [Trace] | None                               the reasoning shown; None: answers carry none
     teacher_seeds() -> path, teacher_messages(seed) -> messages,              where a teacher can write its traces
         teacher_row(seed, text, model) -> row
     wording(row) -> str | None                                                the template a synthetic row is made of
     pretraining_rows(n_rows, seed) -> (messages, answer) pairs                what its nano base is made of
 """
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The reasoning that an answer shows before it answers."""
+
+    text: str | None
+    """Without its tags, as far as it went; None when no trace was begun."""
+    well_formed: bool
+    """The answer holds exactly one trace, closed and not empty."""
+    agrees: bool | None
+    """The answer says what the words of the trace conclude; None when they conclude nothing, or nothing can be read."""
 
 
 def load_recipe(name: str) -> ModuleType:

@@ -4,10 +4,12 @@ the input does to the answer (metamorphic checks: the right answer need not be k
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
-from tasks.recipes import signals_world
-from tasks.recipes.signals import NOISE_RELEVANCE, Parsed, malformed
+from data_contracts import markers
+from tasks.recipes import Trace, signals_world
+from tasks.recipes.signals import NOISE_RELEVANCE, Parsed, malformed, parse_output
 
 Row = Mapping[str, object]
 Pairs = list[tuple[float, float]]
@@ -33,6 +35,30 @@ def paired_measures(rows: Sequence[Row], parsed: Sequence[Parsed]) -> dict[str, 
             [(float(len(one.trace)), float(one.fields["relevance"])) for _, one in read],
         ),
     }
+
+
+def traces(answers: Sequence[str], rows: Sequence[Row]) -> list[Trace]:
+    """The reasoning of each answer to its row. A chat template may open the trace itself: then the answer only closes it."""
+    import polars as pl
+
+    from data_contracts.consistency import agreement
+    from data_contracts.signals.conclusions import concluded
+
+    shown = [_shown(text) for text in answers]
+    fields = [parse_output(text).fields or {} for text in answers]
+    told = concluded(pl.Series([text or "" for text, _ in shown], dtype=pl.String))
+    signs = [_sign(one["direction"]) if one else None for one in fields]
+    agrees = agreement(told, signs, [one.get("magnitude") for one in fields])
+    return [Trace(text, whole, one) for (text, whole), one in zip(shown, agrees, strict=True)]
+
+
+def _shown(answer: str) -> tuple[str | None, bool]:
+    """(the trace as far as it went, whether it is the only one and whole); no trace when no tag opens or closes one."""
+    opened = answer.lstrip().startswith("<think>")
+    trace, closed, rest = answer.strip().removeprefix("<think>").partition("</think>")
+    trace = trace.strip()
+    again = re.search(markers.THINK_TAGS, f"{trace}{rest}")
+    return (trace if opened or closed else None), bool(closed and trace and not again)
 
 
 def variants(row: Row) -> dict[str, Row]:

@@ -102,3 +102,42 @@ def test_malformed_rows_are_scored_by_the_error_schema():
     refused = signals.score(ROWS[0], signals.parse_output(signals.completion(bad)))
     assert refused["refused_good_input_fraction"] == 1
     assert set(right) == set(wrong) == set(refused) == set(signals.METRICS)
+
+
+ANSWER = signals.completion({**ROWS[0], "trace": "It moves. The chance of YES rises.", "direction": 0.9, "magnitude": 0.1})
+TURNED = ANSWER.replace('"direction": 0.9', '"direction": -0.9')
+REFUSED = '<think>\nNothing to read.\n</think>\n\n{"error_code": "empty_input", "error_message": "There is no headline."}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "well_formed", "agrees"),
+    [
+        (ANSWER, "It moves. The chance of YES rises.", True, True),
+        (TURNED, "It moves. The chance of YES rises.", True, False),
+        (ANSWER.replace("rises", "is unclear"), "It moves. The chance of YES is unclear.", True, None),
+        (ANSWER.removeprefix("<think>\n"), "It moves. The chance of YES rises.", True, True),  # the template opened it
+        (ANSWER.split("</think>")[0], "It moves. The chance of YES rises.", False, None),
+        (ANSWER.split("</think>")[1], None, False, None),
+        (ANSWER + "\n<think>\nAgain.\n</think>", "It moves. The chance of YES rises.", False, None),
+        ("<think>\n" + ANSWER, "<think>\nIt moves. The chance of YES rises.", False, None),
+        ("<think>\n\n</think>\n\n{}", "", False, None),
+        (ANSWER[:-1], "It moves. The chance of YES rises.", True, None),
+        (REFUSED, "Nothing to read.", True, None),
+        ("", None, False, None),
+    ],
+)
+def test_the_trace_of_an_answer_is_read_as_it_is(answer, text, well_formed, agrees):
+    (found,) = signals_probe.traces([answer], ROWS[:1])
+    assert (found.text, found.well_formed, found.agrees) == (text, well_formed, agrees)
+
+
+def test_a_size_that_the_trace_counts_otherwise_is_no_agreement():
+    counted = ANSWER.replace("The chance of YES rises", "YES goes up from 40% to 50%")
+    far = counted.replace('"magnitude": 0.1', '"magnitude": 0.6')
+    assert [one.agrees for one in signals_probe.traces([counted, far], ROWS[:2])] == [True, False]
+
+
+def test_every_expected_answer_agrees_with_its_own_trace():
+    found = signals_probe.traces([signals.completion(row) for row in ROWS], ROWS)
+    assert [one.agrees for one in found] == [True] * len(ROWS)
+    assert all(one.well_formed for one in found)

@@ -1,0 +1,92 @@
+"""Forgetting: what a fine-tune took from its base, measured on base and base+adapter side by side.
+
+The story's first run (lr 1e-4, 5 epochs) lost its thinking trace while its loss fell. So both models read general text, and
+both answer held-out prompts, greedily: is there exactly one trace, how long is it, does it go in circles, does the answer
+follow from it. forgetting_checks.py judges the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_contracts.verdict import Check, report
+from tasks.core.stage import Job
+from tasks.engines import chat, hf_engine
+from tasks.engines.forgetting_checks import ForgettingConfig, Measured, check_general_loss, judge
+from tasks.engines.llama_engine import Generation
+from tasks.engines.token_rows import TokenRow, read_token_rows
+from tasks.recipes import load_recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GENERAL_TEXT = Path(__file__).with_name("general_text.txt")
+ANSWERS_FILE = "forgetting.jsonl"
+"""In the stage's work folder: what base and base+adapter answered to each prompt."""
+_BATCH_ROWS = 24
+"""Prompts answered at once. For Qwen3-0.6B in bfloat16, 24 rows of 1,600 tokens keep 4.4 GB of keys and values."""
+_REFERENCE_ROWS = 256
+"""Training rows whose traces the tuned model's are compared with."""
+
+
+def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> list[Check]:
+    """General text and traces of base and base+adapter, the adapter as it lies in `job.out`, computed in `compute_dtype`."""
+    probe = load_recipe(job.recipe).probe()
+    with hf_engine.quiet():
+        tokenizer = hf_engine.load_tokenizer(job.inputs["base"])
+        model = hf_engine.load_model(job.inputs["base"], compute_dtype, adapter=job.out)
+    rows, ids = _read(job, "train", _REFERENCE_ROWS)
+    expected = probe.traces([tokenizer.decode(row[start:-1]) for row, start in ids], rows)
+    asked, prompts = _read(job, "heldout", 0 if expected is None else config.probe_rows)
+
+    def losses_and_answers() -> tuple[list[float], list[Generation]]:
+        return general_losses(model, tokenizer), _answers(config, model, tokenizer, prompts, job)
+
+    after = losses_and_answers()
+    with model.disable_adapter():
+        before = losses_and_answers()
+    general = check_general_loss(before[0], after[0], config.max_general_loss_increase_nats)
+    if expected is None:
+        why = f"not made: answers of the recipe {job.recipe} carry no trace"
+        return [general, report("answers probed for their traces", 0, detail=why)]
+    _write_answers(job.work / ANSWERS_FILE, asked, before[1], after[1])
+    numbers = [
+        Measured.of(probe.traces([one.text for one in some], asked), sum(one.stopped == "length" for one in some))
+        for _, some in (before, after)
+    ]
+    longest_tokens = max(len(row) - start for row, start in ids)
+    return [general, *judge(config, *numbers, Measured.of(expected), longest_tokens)]
+
+
+def _read(job: Job, split: str, n_rows: int) -> tuple[list[dict], list[TokenRow]]:
+    """The first rows of a split, as the recipe has them and as token ids."""
+    with (job.inputs["rows"] / f"{split}.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in islice(lines, n_rows)]
+    return rows, read_token_rows(job.inputs["rows"] / f"{split}.parquet", n_rows)
+
+
+def _answers(
+    config: ForgettingConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[TokenRow],
+    job: Job,
+) -> list[Generation]:
+    stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
+    prompts = [row[:start] for row, start in rows]
+    return hf_engine.generate(model, tokenizer, prompts, config.probe_max_new_tokens, stops, _BATCH_ROWS, job.beat)
+
+
+def _write_answers(path: Path, rows: list[dict], before: list[Generation], after: list[Generation]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row, one, other in zip(rows, before, after, strict=True):
+            file.write(json.dumps({"row": row, "before": one.text, "after": other.text}, ensure_ascii=False) + "\n")
+
+
+def general_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[float]:
+    """Loss on each passage of general_text.txt, in nats a token."""
+    passages = [one for one in GENERAL_TEXT.read_text("utf-8").split("\n\n") if one.strip()]
+    return [hf_engine.completion_loss(model, [(chat.text_ids(tokenizer, one), 1)]) for one in passages]

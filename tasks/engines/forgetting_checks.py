@@ -1,0 +1,238 @@
+"""The verdicts on forgetting: a tuned model's traces beside its base's and beside those of its training rows.
+
+No bound is tighter than what the base itself does: a base that rambles is no sign of forgetting, and one that never wrote a
+trace has none to lose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from pydantic import Field
+
+from data_contracts.verdict import Check, check, report
+from tasks.core.stage import Settings
+from tasks.engines.scoring import difference_interval
+from tasks.recipes import Trace
+
+FIX = "The fine-tune is too aggressive: lower train.learning_rate or train.epochs"
+FEW = "Raise train.forgetting.probe_rows"
+_INTERVAL_FRACTION = 0.95
+_WORD = re.compile(r"\w{1,16}|[^\w\s]")
+"""Words and signs; a run of letters without a space is cut, so that "hahaha..." repeats too."""
+
+
+class ForgettingConfig(Settings):
+    """How far a fine-tune may move the base away from what it could do."""
+
+    probe_rows: int = Field(default=24, ge=1)
+    """Held-out prompts that base and base+adapter answer, greedily."""
+    probe_max_new_tokens: int = Field(default=1024, ge=8)
+    """Longest answer to a prompt, in tokens; it must exceed the longest answer of the training rows."""
+    min_probe_traces: int = Field(default=8, ge=1)
+    """Fewest answers, or traces, from which a share or a median is judged; from fewer it cannot be told."""
+    max_trace_loss_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """How far the share of answers with exactly one well-formed trace may fall below the base's."""
+    max_cut_off_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Largest share of answers that reach probe_max_new_tokens, or the base's own share when that is larger."""
+    max_trace_length_ratio: float = Field(default=1.5, gt=1)
+    """How many times longer, or shorter, the median trace may be than the training rows', in characters; a base that lies
+    further off widens that side, for the run moves its traces from there."""
+    max_repetition_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Largest mean share of repeated 4-grams in a trace, or the base's own when that is larger."""
+    min_agreement_fraction: float = Field(default=0.9, gt=0, le=1)
+    """Smallest share of traces whose conclusion is what the answer says, among those whose words conclude; or the base's
+    own share when that is smaller."""
+    max_general_loss_increase_nats: float = Field(default=0.5, ge=0)
+    """How much the loss on general text may rise, in nats a token."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the answers of one model, or of the training rows, come to; None where there is no trace to take it from."""
+
+    answers: int
+    cut_off: int
+    begun: int
+    """Traces that were begun, closed or not: those that have a length and a repetition."""
+    well_formed: int
+    concluding: int
+    """Traces whose words conclude something that the answer can be compared with."""
+    median_chars: float | None
+    repetition_fraction: float | None
+    agreement_fraction: float | None
+
+    @classmethod
+    def of(cls, traces: Sequence[Trace], cut_off: int = 0) -> Measured:
+        """The numbers of these answers."""
+        texts = [one.text for one in traces if one.text is not None]
+        told = [one.agrees for one in traces if one.agrees is not None]
+        return cls(
+            answers=len(traces),
+            cut_off=cut_off,
+            begun=len(texts),
+            well_formed=sum(one.well_formed for one in traces),
+            concluding=len(told),
+            median_chars=float(median(map(len, texts))) if texts else None,
+            repetition_fraction=round(fmean(map(repetition, texts)), 4) if texts else None,
+            agreement_fraction=round(fmean(told), 4) if told else None,
+        )
+
+    def share(self, count: int) -> float:
+        """A count as a share of the answers."""
+        return round(count / self.answers, 4) if self.answers else 0.0
+
+
+def repetition(text: str, n: int = 4) -> float:
+    """seq-rep-n: 1 - distinct n-grams / n-grams; 0 where there is no n-gram.
+
+    Source: Welleck et al. 2019, "Neural Text Generation with Unlikelihood Training" (arXiv:1908.04319), there over the
+    tokens of a model; here over words and signs, so that two tokenizers give one number.
+    """
+    words = _WORD.findall(text.lower())
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def check_general_loss(before: Sequence[float], after: Sequence[float], limit_nats: float) -> Check:
+    """The rise of the mean loss, paired by passage; told only when its whole interval lies on one side of the limit."""
+    rise, low, high = difference_interval(after, before, _INTERVAL_FRACTION)
+    return check(
+        "rise of the loss on general text",
+        rise,
+        "<=",
+        limit_nats,
+        unit="nats a token",
+        detail=f"{fmean(before):.4f} before, {fmean(after):.4f} after; 95 % interval {low:.4f} to {high:.4f} over "
+        f"{len(before)} passages",
+        fix=FIX,
+        enough=not low <= limit_nats < high,
+    )
+
+
+def judge(
+    config: ForgettingConfig, before: Measured, after: Measured, rows: Measured, longest_tokens: int
+) -> list[Check]:
+    """A verdict on each number of the tuned model, beside the base's and the training rows'.
+
+    `longest_tokens` is the longest answer of the training rows: a limit below it would cut off healthy answers.
+    """
+    checks = [_one_trace(config, before, after), _cut_off(config, before, after, longest_tokens)]
+    if not _had_traces(config, before) and after.begun < config.min_probe_traces:
+        why = f"length, repetition and agreement are not judged: {_counts('begun', before, after)}"
+        return [*checks, report("probed answers that begin a trace", after.begun, detail=why)]
+    return [
+        *checks,
+        _length(config, before, after, rows),
+        _repetition(config, before, after, rows),
+        _agreement(config, before, after, rows),
+    ]
+
+
+def _had_traces(config: ForgettingConfig, before: Measured) -> bool:
+    return before.share(before.well_formed) > config.max_trace_loss_fraction
+
+
+def _counts(name: str, before: Measured, after: Measured) -> str:
+    return ", ".join(
+        f"{getattr(one, name)} of {one.answers} {when}" for one, when in ((before, "before"), (after, "after"))
+    )
+
+
+def _one_trace(config: ForgettingConfig, before: Measured, after: Measured) -> Check:
+    name, share = "fraction of probed answers with exactly one well-formed trace", after.share(after.well_formed)
+    detail = _counts("well_formed", before, after)
+    if not _had_traces(config, before):
+        return report(name, share, detail=f"not judged: {detail}, so there is none to lose")
+    return check(
+        name,
+        share,
+        ">=",
+        round(before.share(before.well_formed) - config.max_trace_loss_fraction, 4),
+        detail=detail,
+        fix=FIX if (enough := after.answers >= config.min_probe_traces) else FEW,
+        enough=enough,
+    )
+
+
+def _cut_off(config: ForgettingConfig, before: Measured, after: Measured, longest_tokens: int) -> Check:
+    name, share = "fraction of probed answers that are cut off", after.share(after.cut_off)
+    detail = f"{_counts('cut_off', before, after)}, at {config.probe_max_new_tokens} tokens"
+    if before.cut_off == before.answers:
+        return report(name, share, detail=f"not judged: {detail}")
+    fits = longest_tokens < config.probe_max_new_tokens
+    enough = fits and after.answers >= config.min_probe_traces
+    longer = f"Raise train.forgetting.probe_max_new_tokens: the training rows' answers reach {longest_tokens} tokens"
+    return check(
+        name,
+        share,
+        "<=",
+        max(config.max_cut_off_fraction, before.share(before.cut_off)),
+        detail=detail,
+        fix=FIX if enough else FEW if fits else longer,
+        enough=enough,
+    )
+
+
+def _length(config: ForgettingConfig, before: Measured, after: Measured, rows: Measured) -> Check:
+    """The ratio of medians, held to the side of 1 on which it lies."""
+    known = before.median_chars if before.begun >= config.min_probe_traces else rows.median_chars
+    ratio, from_base = (one and round(one / rows.median_chars, 4) for one in (after.median_chars, known))
+    shorter = ratio is not None and ratio < 1
+    limit = config.max_trace_length_ratio
+    enough = after.begun >= config.min_probe_traces
+    return check(
+        "median length of the traces, as a ratio of the training rows'",
+        ratio,
+        ">=" if shorter else "<=",
+        round(min(1 / limit, from_base), 4) if shorter else max(limit, from_base),
+        detail=f"{_chars(before)} before, {_chars(after)} after, {_chars(rows)} in the training rows",
+        fix=FIX if enough else FEW,
+        enough=enough,
+    )
+
+
+def _chars(one: Measured) -> str:
+    return "no trace" if one.median_chars is None else f"{one.median_chars:g} characters"
+
+
+def _repetition(config: ForgettingConfig, before: Measured, after: Measured, rows: Measured) -> Check:
+    told = before.begun >= config.min_probe_traces
+    enough = after.begun >= config.min_probe_traces
+    found = (before.repetition_fraction, after.repetition_fraction, rows.repetition_fraction)
+    return check(
+        "mean fraction of repeated 4-grams in the traces",
+        after.repetition_fraction,
+        "<=",
+        max(config.max_repetition_fraction, before.repetition_fraction if told else 0.0),
+        detail="{} before, {} after, {} in the training rows".format(*map(_number, found)),
+        fix=FIX if enough else FEW,
+        enough=enough,
+    )
+
+
+def _agreement(config: ForgettingConfig, before: Measured, after: Measured, rows: Measured) -> Check:
+    name = "fraction of traces whose conclusion agrees with the answer"
+    found = (before.agreement_fraction, after.agreement_fraction, rows.agreement_fraction)
+    detail = "{} before, {} after, {} in the training rows".format(*map(_number, found))
+    detail += f"; the words conclude in {after.concluding} of {after.answers} answers"
+    if not rows.concluding:
+        return report(name, after.agreement_fraction or 0.0, detail=f"not judged: {detail}, and in no training row")
+    told = before.concluding >= config.min_probe_traces
+    enough = after.concluding >= config.min_probe_traces
+    return check(
+        name,
+        after.agreement_fraction,
+        ">=",
+        min(config.min_agreement_fraction, before.agreement_fraction if told else 1.0),
+        detail=detail,
+        fix=FIX if enough else FEW,
+        enough=enough,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
