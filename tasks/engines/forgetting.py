@@ -45,9 +45,10 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
     def losses_and_answers() -> tuple[list[float], list[Generation]]:
         return general_losses(model, tokenizer), _answers(config, model, tokenizer, prompts, job)
 
-    after = losses_and_answers()
-    with model.disable_adapter():
-        before = losses_and_answers()
+    with hf_engine.few_threads(job.inputs["base"]):
+        after = losses_and_answers()
+        with model.disable_adapter():
+            before = losses_and_answers()
     general = check_general_loss(before[0], after[0], config.max_general_loss_increase_nats)
     if expected is None:
         why = f"not made: answers of the recipe {job.recipe} carry no trace"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Literal
 
 from pydantic import Field
 
@@ -52,32 +53,35 @@ class ForgettingConfig(Settings):
 
 @dataclass(frozen=True)
 class Measured:
-    """What the answers of one model, or of the training rows, come to; None where there is no trace to take it from."""
+    """What the answers of one model, or of the training rows, come to."""
 
     answers: int
     cut_off: int
     begun: int
-    """Traces that were begun, closed or not: those that have a length and a repetition."""
+    """Answers that begin a trace, whether they end it or not."""
     well_formed: int
+    """Answers with exactly one trace."""
     concluding: int
     """Traces whose words conclude something that the answer can be compared with."""
-    median_chars: float | None
-    repetition_fraction: float | None
+    median_chars: float
+    """Of what stands where the trace should: a loop that never closes counts as far as it went."""
+    repetition_fraction: float
+    """Mean of `repetition` over the same texts."""
     agreement_fraction: float | None
+    """Share of agreeing answers among the concluding; None when there are none."""
 
     @classmethod
     def of(cls, traces: Sequence[Trace], cut_off: int = 0) -> Measured:
         """The numbers of these answers."""
-        texts = [one.text for one in traces if one.text is not None]
         told = [one.agrees for one in traces if one.agrees is not None]
         return cls(
             answers=len(traces),
             cut_off=cut_off,
-            begun=len(texts),
+            begun=sum(one.begun for one in traces),
             well_formed=sum(one.well_formed for one in traces),
             concluding=len(told),
-            median_chars=float(median(map(len, texts))) if texts else None,
-            repetition_fraction=round(fmean(map(repetition, texts)), 4) if texts else None,
+            median_chars=float(median(len(one.text) for one in traces)) if traces else 0.0,
+            repetition_fraction=round(fmean(repetition(one.text) for one in traces), 4) if traces else 0.0,
             agreement_fraction=round(fmean(told), 4) if told else None,
         )
 
@@ -137,9 +141,24 @@ def _had_traces(config: ForgettingConfig, before: Measured) -> bool:
 
 
 def _counts(name: str, before: Measured, after: Measured) -> str:
-    return ", ".join(
-        f"{getattr(one, name)} of {one.answers} {when}" for one, when in ((before, "before"), (after, "after"))
-    )
+    return f"{getattr(before, name)} of {before.answers} before, {getattr(after, name)} of {after.answers} after"
+
+
+def _held(
+    config: ForgettingConfig,
+    name: str,
+    found: float | None,
+    comparison: Literal["<=", ">="],
+    limit: float,
+    detail: str,
+    told: int,
+    expected: float | None = None,
+) -> Check:
+    """A check that needs `told` answers, or traces, to be enough. Where a healthy model would have given enough of them
+    (`expected`, else `told`), the run is to blame for too few; else the probe is too small."""
+    few = (told if expected is None else expected) < config.min_probe_traces
+    enough = told >= config.min_probe_traces
+    return check(name, found, comparison, limit, detail=detail, fix=FEW if few else FIX, enough=enough)
 
 
 def _one_trace(config: ForgettingConfig, before: Measured, after: Measured) -> Check:
@@ -147,15 +166,8 @@ def _one_trace(config: ForgettingConfig, before: Measured, after: Measured) -> C
     detail = _counts("well_formed", before, after)
     if not _had_traces(config, before):
         return report(name, share, detail=f"not judged: {detail}, so there is none to lose")
-    return check(
-        name,
-        share,
-        ">=",
-        round(before.share(before.well_formed) - config.max_trace_loss_fraction, 4),
-        detail=detail,
-        fix=FIX if (enough := after.answers >= config.min_probe_traces) else FEW,
-        enough=enough,
-    )
+    limit = round(before.share(before.well_formed) - config.max_trace_loss_fraction, 4)
+    return _held(config, name, share, ">=", limit, detail, after.answers)
 
 
 def _cut_off(config: ForgettingConfig, before: Measured, after: Measured, longest_tokens: int) -> Check:
@@ -163,76 +175,57 @@ def _cut_off(config: ForgettingConfig, before: Measured, after: Measured, longes
     detail = f"{_counts('cut_off', before, after)}, at {config.probe_max_new_tokens} tokens"
     if before.cut_off == before.answers:
         return report(name, share, detail=f"not judged: {detail}")
-    fits = longest_tokens < config.probe_max_new_tokens
-    enough = fits and after.answers >= config.min_probe_traces
-    longer = f"Raise train.forgetting.probe_max_new_tokens: the training rows' answers reach {longest_tokens} tokens"
-    return check(
-        name,
-        share,
-        "<=",
-        max(config.max_cut_off_fraction, before.share(before.cut_off)),
-        detail=detail,
-        fix=FIX if enough else FEW if fits else longer,
-        enough=enough,
-    )
+    limit = max(config.max_cut_off_fraction, before.share(before.cut_off))
+    if longest_tokens >= config.probe_max_new_tokens:
+        fix = f"Raise train.forgetting.probe_max_new_tokens: answers of the training rows reach {longest_tokens} tokens"
+        return check(name, share, "<=", limit, detail=detail, fix=fix, enough=False)
+    return _held(config, name, share, "<=", limit, detail, after.answers)
 
 
 def _length(config: ForgettingConfig, before: Measured, after: Measured, rows: Measured) -> Check:
     """The ratio of medians, held to the side of 1 on which it lies."""
-    known = before.median_chars if before.begun >= config.min_probe_traces else rows.median_chars
-    ratio, from_base = (one and round(one / rows.median_chars, 4) for one in (after.median_chars, known))
-    shorter = ratio is not None and ratio < 1
-    limit = config.max_trace_length_ratio
-    enough = after.begun >= config.min_probe_traces
-    return check(
+    ratio, base = (round(one.median_chars / max(rows.median_chars, 1.0), 4) for one in (after, before))
+    if before.begun < config.min_probe_traces:
+        base = 1.0
+    shorter = ratio < 1
+    widest = config.max_trace_length_ratio
+    return _held(
+        config,
         "median length of the traces, as a ratio of the training rows'",
         ratio,
         ">=" if shorter else "<=",
-        round(min(1 / limit, from_base), 4) if shorter else max(limit, from_base),
-        detail=f"{_chars(before)} before, {_chars(after)} after, {_chars(rows)} in the training rows",
-        fix=FIX if enough else FEW,
-        enough=enough,
+        round(min(1 / widest, base), 4) if shorter else max(widest, base),
+        f"{before.median_chars:g} characters before, {after.median_chars:g} after, {rows.median_chars:g} in the training rows",
+        after.answers,
     )
 
 
-def _chars(one: Measured) -> str:
-    return "no trace" if one.median_chars is None else f"{one.median_chars:g} characters"
-
-
 def _repetition(config: ForgettingConfig, before: Measured, after: Measured, rows: Measured) -> Check:
-    told = before.begun >= config.min_probe_traces
-    enough = after.begun >= config.min_probe_traces
-    found = (before.repetition_fraction, after.repetition_fraction, rows.repetition_fraction)
-    return check(
+    base = before.repetition_fraction if before.begun >= config.min_probe_traces else 0.0
+    return _held(
+        config,
         "mean fraction of repeated 4-grams in the traces",
         after.repetition_fraction,
         "<=",
-        max(config.max_repetition_fraction, before.repetition_fraction if told else 0.0),
-        detail="{} before, {} after, {} in the training rows".format(*map(_number, found)),
-        fix=FIX if enough else FEW,
-        enough=enough,
+        max(config.max_repetition_fraction, base),
+        f"{before.repetition_fraction:g} before, {after.repetition_fraction:g} after, "
+        f"{rows.repetition_fraction:g} in the training rows",
+        after.answers,
     )
 
 
 def _agreement(config: ForgettingConfig, before: Measured, after: Measured, rows: Measured) -> Check:
     name = "fraction of traces whose conclusion agrees with the answer"
-    found = (before.agreement_fraction, after.agreement_fraction, rows.agreement_fraction)
-    detail = "{} before, {} after, {} in the training rows".format(*map(_number, found))
-    detail += f"; the words conclude in {after.concluding} of {after.answers} answers"
-    if not rows.concluding:
-        return report(name, after.agreement_fraction or 0.0, detail=f"not judged: {detail}, and in no training row")
-    told = before.concluding >= config.min_probe_traces
-    enough = after.concluding >= config.min_probe_traces
-    return check(
-        name,
-        after.agreement_fraction,
-        ">=",
-        min(config.min_agreement_fraction, before.agreement_fraction if told else 1.0),
-        detail=detail,
-        fix=FIX if enough else FEW,
-        enough=enough,
+    shown = ", ".join(
+        f"{'none' if one.agreement_fraction is None else f'{one.agreement_fraction:g}'} of {one.concluding} {where}"
+        for one, where in ((before, "before"), (after, "after"), (rows, "in the training rows"))
     )
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:g}"
+    if not rows.concluding:
+        return report(
+            name, after.agreement_fraction or 0.0, detail=f"not judged: {shown}, whose words conclude nothing"
+        )
+    base = before.agreement_fraction if before.concluding >= config.min_probe_traces else 1.0
+    limit = min(config.min_agreement_fraction, base)
+    detail = f"{shown}: those whose words conclude"
+    expected = after.answers * rows.share(rows.concluding)
+    return _held(config, name, after.agreement_fraction, ">=", limit, detail, after.concluding, expected)

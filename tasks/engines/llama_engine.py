@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-_SMALL_FILE_BYTES = 64 << 20
+SMALL_BYTES = 64 << 20
 
 
 def is_small(path: Path) -> bool:
     """A file whose operations are too short to share: a second thread gains nothing on it, and on a busy machine made
     generation up to 20 times slower (measured on a file of 4 MB)."""
-    return path.is_file() and path.stat().st_size < _SMALL_FILE_BYTES
+    return path.is_file() and path.stat().st_size < SMALL_BYTES
 
 
 def _threads_for(path: Path) -> int:

@@ -34,8 +34,10 @@ A recipe module offers:
 class Trace:
     """The reasoning that an answer shows before it answers."""
 
-    text: str | None
-    """Without its tags, as far as it went; None when no trace was begun."""
+    text: str
+    """What stands where the reasoning should, without its tags, as far as it went; empty when the answer comes at once."""
+    begun: bool
+    """A tag opens or closes it."""
     well_formed: bool
     """The answer holds exactly one trace, closed and not empty."""
     agrees: bool | None

@@ -44,21 +44,22 @@ def traces(answers: Sequence[str], rows: Sequence[Row]) -> list[Trace]:
     from data_contracts.consistency import agreement
     from data_contracts.signals.conclusions import concluded
 
-    shown = [_shown(text) for text in answers]
     fields = [parse_output(text).fields or {} for text in answers]
-    told = concluded(pl.Series([text or "" for text, _ in shown], dtype=pl.String))
+    shown = [_shown(text) for text in answers]
+    told = concluded(pl.Series([text for text, _, _ in shown], dtype=pl.String))
     signs = [_sign(one["direction"]) if one else None for one in fields]
     agrees = agreement(told, signs, [one.get("magnitude") for one in fields])
-    return [Trace(text, whole, one) for (text, whole), one in zip(shown, agrees, strict=True)]
+    return [Trace(*one, agreed) for one, agreed in zip(shown, agrees, strict=True)]
 
 
-def _shown(answer: str) -> tuple[str | None, bool]:
-    """(the trace as far as it went, whether it is the only one and whole); no trace when no tag opens or closes one."""
-    opened = answer.lstrip().startswith("<think>")
-    trace, closed, rest = answer.strip().removeprefix("<think>").partition("</think>")
-    trace = trace.strip()
-    again = re.search(markers.THINK_TAGS, f"{trace}{rest}")
-    return (trace if opened or closed else None), bool(closed and trace and not again)
+def _shown(answer: str) -> tuple[str, bool, bool]:
+    """(what stands before the JSON as far as it went, whether a tag opens or closes it, whether it is one whole trace)"""
+    answer = answer.strip()
+    before, closed, rest = answer.removeprefix("<think>").partition("</think>")
+    begun = bool(closed) or answer.startswith("<think>")
+    text = before.strip() if begun or not answer.startswith("{") else ""
+    again = re.search(markers.THINK_TAGS, f"{before}{rest}")
+    return text, begun, bool(closed and text and not again)
 
 
 def variants(row: Row) -> dict[str, Row]:

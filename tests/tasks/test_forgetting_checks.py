@@ -124,10 +124,15 @@ SABOTAGE = {
     "a trace that is never closed": (never_closed, 4, ONE, "24 of 24 before, 18 of 24 after"),
     "no trace at all": (no_trace, 4, ONE, "18 of 24 after"),
     "an empty trace": (empty_trace, 4, ONE, "18 of 24 after"),
-    "an answer against its trace": (turned_sign, 4, AGREES, "1 before, 0.75 after"),
+    "an answer against its trace": (
+        turned_sign,
+        4,
+        AGREES,
+        "1 of 24 before, 0.75 of 24 after, 1 of 48 in the training rows",
+    ),
     "loops": (in_the_trace(loop), 1, LOOPS, "0 before, 0.4"),
-    "one sentence": (in_the_trace(first_sentences), 1, LENGTH, "characters before, 71 characters after"),
-    "rambling": (in_the_trace(rambling), 1, LENGTH, "characters before, "),
+    "one sentence": (in_the_trace(first_sentences), 1, LENGTH, "173 characters before, 71 after, 173 in the"),
+    "rambling": (in_the_trace(rambling), 1, LENGTH, "(expected <= 1.5). 173 characters before"),
 }
 
 
@@ -149,21 +154,20 @@ def test_answers_that_never_end_fail():
     assert "0 of 24 before, 6 of 24 after, at 1024 tokens" in found[CUT].sentence()
 
 
-def test_word_salad_fails_where_it_can_be_told_and_says_where_not():
-    """The base's trace is lost for good: nothing is begun, so nothing can be measured on it, and nothing passes for it."""
-    found = judged(["rates rates YES the the of"] * len(HELDOUT), cut_off=len(HELDOUT))
-    assert not_passed(found) == {
-        ONE: Verdict.FAIL, CUT: Verdict.FAIL, LENGTH: Verdict.CANNOT_TELL, LOOPS: Verdict.CANNOT_TELL,
-        AGREES: Verdict.CANNOT_TELL,
-    }  # fmt: skip
-    assert "no trace after" in found[LENGTH].sentence()
+def test_a_model_that_lost_everything_fails_by_every_number_it_still_has():
+    """What nano answers after lr 3e-2: no tag, no word, a quotation mark again and again."""
+    found = judged(['" ' * 192] * len(HELDOUT), cut_off=len(HELDOUT))
+    told = not_passed(found)
+    assert told.pop(AGREES) is Verdict.CANNOT_TELL
+    assert told == dict.fromkeys((ONE, CUT, LENGTH, LOOPS), Verdict.FAIL)
+    assert "0 before, 0.9947 after, 0 in the training rows" in found[LOOPS].sentence()
 
 
 def test_traces_that_conclude_nothing_cannot_tell():
     vague = in_the_trace(lambda trace: trace.replace("The chance of YES", "The picture"))
     found = judged([vague(one) for one in healthy()])
     assert not_passed(found) == {AGREES: Verdict.CANNOT_TELL}
-    assert "conclude in 0 of 24 answers" in found[AGREES].sentence()
+    assert "none of 0 after" in found[AGREES].sentence()
 
 
 def test_too_few_prompts_cannot_tell_and_say_what_to_raise():
@@ -179,7 +183,7 @@ def test_a_limit_that_cuts_off_healthy_answers_cannot_tell():
     told = numbers(healthy())
     found = by_name(judge(CONFIG, told, told, told, CONFIG.probe_max_new_tokens))
     assert not_passed(found) == {CUT: Verdict.CANNOT_TELL}
-    assert "the training rows' answers reach 1024 tokens" in found[CUT].sentence()
+    assert "probe_max_new_tokens: answers of the training rows reach 1024 tokens" in found[CUT].sentence()
 
 
 def test_a_base_that_wrote_no_trace_has_none_to_lose():

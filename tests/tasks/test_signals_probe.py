@@ -104,31 +104,39 @@ def test_malformed_rows_are_scored_by_the_error_schema():
     assert set(right) == set(wrong) == set(refused) == set(signals.METRICS)
 
 
-ANSWER = signals.completion({**ROWS[0], "trace": "It moves. The chance of YES rises.", "direction": 0.9, "magnitude": 0.1})
+ANSWER = signals.completion(
+    {**ROWS[0], "trace": "It moves. The chance of YES rises.", "direction": 0.9, "magnitude": 0.1}
+)
 TURNED = ANSWER.replace('"direction": 0.9', '"direction": -0.9')
-REFUSED = '<think>\nNothing to read.\n</think>\n\n{"error_code": "empty_input", "error_message": "There is no headline."}'
+REFUSED = (
+    '<think>\nNothing to read.\n</think>\n\n{"error_code": "empty_input", "error_message": "There is no headline."}'
+)
+
+
+WORDS = "It moves. The chance of YES rises."
 
 
 @pytest.mark.parametrize(
-    ("answer", "text", "well_formed", "agrees"),
+    ("answer", "text", "begun", "well_formed", "agrees"),
     [
-        (ANSWER, "It moves. The chance of YES rises.", True, True),
-        (TURNED, "It moves. The chance of YES rises.", True, False),
-        (ANSWER.replace("rises", "is unclear"), "It moves. The chance of YES is unclear.", True, None),
-        (ANSWER.removeprefix("<think>\n"), "It moves. The chance of YES rises.", True, True),  # the template opened it
-        (ANSWER.split("</think>")[0], "It moves. The chance of YES rises.", False, None),
-        (ANSWER.split("</think>")[1], None, False, None),
-        (ANSWER + "\n<think>\nAgain.\n</think>", "It moves. The chance of YES rises.", False, None),
-        ("<think>\n" + ANSWER, "<think>\nIt moves. The chance of YES rises.", False, None),
-        ("<think>\n\n</think>\n\n{}", "", False, None),
-        (ANSWER[:-1], "It moves. The chance of YES rises.", True, None),
-        (REFUSED, "Nothing to read.", True, None),
-        ("", None, False, None),
+        (ANSWER, WORDS, True, True, True),
+        (TURNED, WORDS, True, True, False),
+        (ANSWER.replace("rises", "is unclear"), "It moves. The chance of YES is unclear.", True, True, None),
+        (ANSWER.removeprefix("<think>\n"), WORDS, True, True, True),  # the template opened it
+        (ANSWER.split("</think>")[0], WORDS, True, False, None),
+        (ANSWER.split("</think>")[1], "", False, False, None),
+        (ANSWER + "\n<think>\nAgain.\n</think>", WORDS, True, False, None),
+        ("<think>\n" + ANSWER, f"<think>\n{WORDS}", True, False, None),
+        ("<think>\n\n</think>\n\n{}", "", True, False, None),
+        (ANSWER[:-1], WORDS, True, True, None),
+        (REFUSED, "Nothing to read.", True, True, None),
+        ("rates rates rates", "rates rates rates", False, False, None),
+        ("", "", False, False, None),
     ],
 )
-def test_the_trace_of_an_answer_is_read_as_it_is(answer, text, well_formed, agrees):
+def test_the_trace_of_an_answer_is_read_as_it_is(answer, text, begun, well_formed, agrees):
     (found,) = signals_probe.traces([answer], ROWS[:1])
-    assert (found.text, found.well_formed, found.agrees) == (text, well_formed, agrees)
+    assert (found.text, found.begun, found.well_formed, found.agrees) == (text, begun, well_formed, agrees)
 
 
 def test_a_size_that_the_trace_counts_otherwise_is_no_agreement():
