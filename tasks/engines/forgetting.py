@@ -49,7 +49,7 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
         after = losses_and_answers()
         with model.disable_adapter():
             before = losses_and_answers()
-    general = check_general_loss(before[0], after[0], config.max_general_loss_increase_nats)
+    general = check_general_loss(before[0], after[0], config.max_general_loss_increase_nats, len(tokenizer))
     if expected is None:
         why = f"not made: answers of the recipe {job.recipe} carry no trace"
         return [general, report("answers probed for their traces", 0, detail=why)]

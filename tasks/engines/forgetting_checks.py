@@ -6,6 +6,7 @@ trace has none to lose.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,20 +102,22 @@ def repetition(text: str, n: int = 4) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def check_general_loss(before: Sequence[float], after: Sequence[float], limit_nats: float) -> Check:
-    """The rise of the mean loss, paired by passage; told only when its whole interval lies on one side of the limit."""
+def check_general_loss(before: Sequence[float], after: Sequence[float], limit_nats: float, vocab_tokens: int) -> Check:
+    """The rise of the mean loss, paired by passage; told only when its whole interval lies on one side of the limit.
+
+    A base that reads general text no better than a uniform guess, ln(vocab_tokens) nats a token, has none to forget.
+    """
+    name, unit = "rise of the loss on general text", "nats a token"
     rise, low, high = difference_interval(after, before, _INTERVAL_FRACTION)
-    return check(
-        "rise of the loss on general text",
-        rise,
-        "<=",
-        limit_nats,
-        unit="nats a token",
-        detail=f"{fmean(before):.4f} before, {fmean(after):.4f} after; 95 % interval {low:.4f} to {high:.4f} over "
-        f"{len(before)} passages",
-        fix=FIX,
-        enough=not low <= limit_nats < high,
+    detail = (
+        f"{fmean(before):.4f} before, {fmean(after):.4f} after; 95 % interval {low:.4f} to {high:.4f} over "
+        f"{len(before)} passages"
     )
+    if fmean(before) >= (guess := math.log(vocab_tokens)):
+        why = f"not judged: the base reads it no better than a guess among its {vocab_tokens} tokens, {guess:.4f}"
+        return report(name, rise, unit=unit, detail=f"{detail}; {why}")
+    enough = not low <= limit_nats < high
+    return check(name, rise, "<=", limit_nats, unit=unit, detail=detail, fix=FIX, enough=enough)
 
 
 def judge(

@@ -49,7 +49,15 @@ def traces(answers: Sequence[str], rows: Sequence[Row]) -> list[Trace]:
     told = concluded(pl.Series([text for text, _, _ in shown], dtype=pl.String))
     signs = [_sign(one["direction"]) if one else None for one in fields]
     agrees = agreement(told, signs, [one.get("magnitude") for one in fields])
-    return [Trace(*one, agreed) for one, agreed in zip(shown, agrees, strict=True)]
+    follows = [one and _one_story(answer) for one, answer in zip(agrees, fields, strict=True)]
+    return [Trace(*one, agreed) for one, agreed in zip(shown, follows, strict=True)]
+
+
+def _one_story(fields: Mapping[str, object]) -> bool:
+    """The answer calls the headline noise in every field or in none, as rows must (data_contracts/signals/rows.py): one that
+    is unrelated and moves YES follows from no reasoning."""
+    noise = fields["relevance"] <= NOISE_RELEVANCE
+    return noise == (fields["information_type"] == "unrelated") and not (noise and fields["direction"])
 
 
 def _shown(answer: str) -> tuple[str, bool, bool]:

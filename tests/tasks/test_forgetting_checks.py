@@ -96,6 +96,11 @@ def turned_sign(answer: str) -> str:
     return f"{answer.split('</think>')[0]}</think>\n\n{json.dumps(turned)}"
 
 
+def called_noise(answer: str) -> str:
+    """What nano answers after lr 2e-2: a move of YES by a headline that is called unrelated."""
+    return re.sub(r'"information_type": "\w+"', '"information_type": "unrelated"', answer)
+
+
 def in_the_trace(change):
     def changed(answer: str) -> str:
         trace, rest = answer.removeprefix("<think>\n").split("\n</think>")
@@ -130,6 +135,7 @@ SABOTAGE = {
         AGREES,
         "1 of 24 before, 0.75 of 24 after, 1 of 48 in the training rows",
     ),
+    "an answer that is two answers": (called_noise, 1, AGREES, "1 of 24 before, 0.3333 of 24 after"),
     "loops": (in_the_trace(loop), 1, LOOPS, "0 before, 0.4"),
     "one sentence": (in_the_trace(first_sentences), 1, LENGTH, "173 characters before, 71 after, 173 in the"),
     "rambling": (in_the_trace(rambling), 1, LENGTH, "(expected <= 1.5). 173 characters before"),
@@ -230,9 +236,15 @@ def test_a_base_that_contradicts_itself_sets_the_bound():
     ],
 )
 def test_the_loss_on_general_text_is_told_by_its_interval(after, verdict):
-    found = check_general_loss([3.0, 3.0, 3.0, 3.0], after, 0.5)
+    found = check_general_loss([3.0, 3.0, 3.0, 3.0], after, 0.5, vocab_tokens=1000)
     assert found.verdict is verdict
     assert "over 4 passages" in found.sentence()
+
+
+def test_a_base_that_never_knew_general_text_has_none_to_forget():
+    found = check_general_loss([7.0, 7.2], [9.0, 9.1], 0.5, vocab_tokens=1000)
+    assert (found.measured, found.comparison) == (pytest.approx(1.95), "report")
+    assert "no better than a guess among its 1000 tokens, 6.9078" in found.sentence()
 
 
 @pytest.mark.parametrize(

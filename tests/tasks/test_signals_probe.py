@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tasks.engines.scoring import measure_of
@@ -143,6 +145,13 @@ def test_a_size_that_the_trace_counts_otherwise_is_no_agreement():
     counted = ANSWER.replace("The chance of YES rises", "YES goes up from 40% to 50%")
     far = counted.replace('"magnitude": 0.1', '"magnitude": 0.6')
     assert [one.agrees for one in signals_probe.traces([counted, far], ROWS[:2])] == [True, False]
+
+
+def test_an_answer_that_calls_its_own_headline_unrelated_agrees_with_nothing():
+    both = re.sub(r'"information_type": "\w+"', '"information_type": "unrelated"', ANSWER)
+    no_news = re.sub(r'"relevance": [\d.]+', '"relevance": 0.0', ANSWER)
+    moved = re.sub(r'"relevance": [\d.]+', '"relevance": 0.0', both)
+    assert [one.agrees for one in signals_probe.traces([both, no_news, moved], ROWS[:3])] == [False] * 3
 
 
 def test_every_expected_answer_agrees_with_its_own_trace():
