@@ -44,7 +44,7 @@ def traces(answers: Sequence[str], rows: Sequence[Row]) -> list[Trace]:
     from data_contracts.consistency import agreement
     from data_contracts.signals.conclusions import concluded
 
-    fields = [parse_output(text).fields or {} for text in answers]
+    fields = [parse_output(text, row).fields or {} for text, row in zip(answers, rows, strict=True)]
     shown = [_shown(text) for text in answers]
     told = concluded(pl.Series([text for text, _, _ in shown], dtype=pl.String))
     signs = [_sign(one["direction"]) if one else None for one in fields]

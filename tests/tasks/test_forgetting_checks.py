@@ -146,7 +146,7 @@ SABOTAGE = {
 def test_each_loss_fails_its_check_and_no_other(what):
     spoil, every, broken, said = SABOTAGE[what]
     after = [spoil(one) if i % every == 0 else one for i, one in enumerate(healthy())]
-    assert after[0] != healthy()[0]
+    assert after != healthy()
     found = judged(after)
     assert not_passed(found) == {broken: Verdict.FAIL}
     sentence = found[broken].sentence()

@@ -106,16 +106,13 @@ def test_malformed_rows_are_scored_by_the_error_schema():
     assert set(right) == set(wrong) == set(refused) == set(signals.METRICS)
 
 
-ANSWER = signals.completion(
-    {**ROWS[0], "trace": "It moves. The chance of YES rises.", "direction": 0.9, "magnitude": 0.1}
-)
+MOVED = next(row for row in ROWS if row["relevance"] > 0.1)
+WORDS = "It moves. The chance of YES rises."
+ANSWER = signals.completion({**MOVED, "trace": WORDS, "direction": 0.9, "magnitude": 0.1})
 TURNED = ANSWER.replace('"direction": 0.9', '"direction": -0.9')
 REFUSED = (
     '<think>\nNothing to read.\n</think>\n\n{"error_code": "empty_input", "error_message": "There is no headline."}'
 )
-
-
-WORDS = "It moves. The chance of YES rises."
 
 
 @pytest.mark.parametrize(
