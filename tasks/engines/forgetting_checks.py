@@ -21,6 +21,7 @@ from tasks.engines.scoring import difference_interval
 from tasks.recipes import Trace
 
 FIX = "The fine-tune is too aggressive: lower train.learning_rate or train.epochs"
+LOOK = f"{FIX}. What both models answered is in forgetting.jsonl, in the stage's work folder"
 FEW = "Raise train.forgetting.probe_rows"
 _INTERVAL_FRACTION = 0.95
 _WORD = re.compile(r"\w{1,16}|[^\w\s]")
@@ -28,28 +29,37 @@ _WORD = re.compile(r"\w{1,16}|[^\w\s]")
 
 
 class ForgettingConfig(Settings):
-    """How far a fine-tune may move the base away from what it could do."""
+    """How far a fine-tune may move the base away from what it could do.
+
+    Measured for the defaults: on nano, three seeds each, the profile's run and one at 20 times its learning rate, which the
+    held-out loss lets pass; and 150 hand-written traces. DECISIONS.md has the table.
+    """
 
     probe_rows: int = Field(default=24, ge=1)
     """Held-out prompts that base and base+adapter answer, greedily."""
     probe_max_new_tokens: int = Field(default=1024, ge=8)
     """Longest answer to a prompt, in tokens; it must exceed the longest answer of the training rows."""
     min_probe_traces: int = Field(default=8, ge=1)
-    """Fewest answers, or traces, from which a share or a median is judged; from fewer it cannot be told."""
+    """Fewest answers, or concluding traces, from which a share or a median is judged; from fewer it cannot be told."""
     max_trace_loss_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """How far the share of answers with exactly one well-formed trace may fall below the base's."""
+    """How far the share of answers with exactly one well-formed trace may fall below the base's: two of 24. Measured: the
+    right run loses none, a collapsed one all."""
     max_cut_off_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Largest share of answers that reach probe_max_new_tokens, or the base's own share when that is larger."""
+    """Largest share of answers that reach probe_max_new_tokens, or the base's own share when that is larger. Measured as above:
+    none, all."""
     max_trace_length_ratio: float = Field(default=1.5, gt=1)
     """How many times longer, or shorter, the median trace may be than the training rows', in characters; a base that lies
-    further off widens that side, for the run moves its traces from there."""
+    further off widens that side, for the run moves its traces from there. Measured: 1.31 for the right run, whose greedy
+    traces are the grammar's longest; hand-written traces lie between 0.8 and 1.2 of their median."""
     max_repetition_fraction: float = Field(default=0.05, ge=0, lt=1)
-    """Largest mean share of repeated 4-grams in a trace, or the base's own when that is larger."""
-    min_agreement_fraction: float = Field(default=0.9, gt=0, le=1)
+    """Largest mean share of repeated 4-grams in a trace, or the base's own when that is larger. Measured: at most 0.01 in a
+    hand-written trace, at least 0.2 when half of it is a loop, 0.99 in a collapsed model's answers."""
+    min_agreement_fraction: float = Field(default=0.8, gt=0, le=1)
     """Smallest share of traces whose conclusion is what the answer says, among those whose words conclude; or the base's
-    own share when that is smaller."""
+    own share when that is smaller. Measured: 1.0 for the right run, at most 0.42 for the aggressive one."""
     max_general_loss_increase_nats: float = Field(default=0.5, ge=0)
-    """How much the loss on general text may rise, in nats a token."""
+    """How much the loss on general text may rise, in nats a token: 0.5 multiplies the perplexity by 1.65. Not measured on a
+    base that knows general text."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ def check_general_loss(before: Sequence[float], after: Sequence[float], limit_na
     )
     if fmean(before) >= (guess := math.log(vocab_tokens)):
         why = f"not judged: the base reads it no better than a guess among its {vocab_tokens} tokens, {guess:.4f}"
-        return report(name, rise, unit=unit, detail=f"{detail}; {why}")
+        return report(name, rise if math.isfinite(rise) else None, unit=unit, detail=f"{detail}; {why}")
     enough = not low <= limit_nats < high
     return check(name, rise, "<=", limit_nats, unit=unit, detail=detail, fix=FIX, enough=enough)
 
@@ -161,7 +171,7 @@ def _held(
     (`expected`, else `told`), the run is to blame for too few; else the probe is too small."""
     few = (told if expected is None else expected) < config.min_probe_traces
     enough = told >= config.min_probe_traces
-    return check(name, found, comparison, limit, detail=detail, fix=FEW if few else FIX, enough=enough)
+    return check(name, found, comparison, limit, detail=detail, fix=FEW if few else LOOK, enough=enough)
 
 
 def _one_trace(config: ForgettingConfig, before: Measured, after: Measured) -> Check:

@@ -328,6 +328,21 @@ def test_a_release_that_answers_otherwise_than_in_the_evaluation_is_refused(demo
     }  # fmt: skip
 
 
+def test_a_run_that_forgets_is_refused_with_its_numbers(demo):
+    """Twenty times the learning rate: held-out loss falls all the same, and the answers no longer follow from the traces."""
+    agrees = "fraction of traces whose conclusion agrees with the answer"
+    right = demo.checks("adapter")
+    assert right["fraction of probed answers with exactly one well-formed trace"] == right[agrees] == 1
+    before = demo.lying("objects/lora-adapter/*")
+    printed, _ = demo.run("train.learning_rate=0.02", check=False)
+    refused = re.search(rf"{agrees}: ([\d.]+) \(expected >= 0\.8\).*", printed)
+    assert float(refused[1]) <= 0.6
+    assert "before" in refused[0] and "lower train.learning_rate or train.epochs" in refused[0]
+    assert "train_lora: 1 of" in printed and "held-out loss:" not in printed
+    assert "Traceback" not in printed
+    assert demo.lying("objects/lora-adapter/*") == before, "nothing refused is published"
+
+
 def test_kill_9_of_the_flow_during_training_resumes_from_its_checkpoint(demo):
     """The dead flow held the lock of its cache record: the next one must not wait for it."""
     before, finished = demo.lying("objects/lora-adapter/*"), demo.lying("objects/lora-adapter/*/manifests/*")

@@ -9,6 +9,7 @@ import pytest
 
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.verdict import Verdict, failures
+from tasks.engines.forgetting import ANSWERS_FILE
 from tasks.engines.forgetting_checks import ForgettingConfig, Measured, check_general_loss, judge, repetition
 from tasks.recipes import signals, signals_probe, signals_world
 
@@ -151,13 +152,30 @@ def test_each_loss_fails_its_check_and_no_other(what):
     assert not_passed(found) == {broken: Verdict.FAIL}
     sentence = found[broken].sentence()
     assert said in sentence
-    assert "lower train.learning_rate or train.epochs" in sentence
+    assert "lower train.learning_rate or train.epochs" in sentence and ANSWERS_FILE in sentence
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "what"),
+    [
+        ("max_trace_loss_fraction", 0.3, "two traces"),
+        ("min_agreement_fraction", 0.7, "an answer against its trace"),
+        ("max_repetition_fraction", 0.6, "loops"),
+        ("max_trace_length_ratio", 3.0, "one sentence"),
+        ("max_trace_length_ratio", 4.0, "rambling"),
+    ],
+)
+def test_each_limit_is_read(knob, value, what):
+    spoil, every, _, _ = SABOTAGE[what]
+    after = [spoil(one) if i % every == 0 else one for i, one in enumerate(healthy())]
+    assert not not_passed(judged(after, config=ForgettingConfig(**{knob: value})))
 
 
 def test_answers_that_never_end_fail():
     found = judged(healthy(), cut_off=6)
     assert not_passed(found) == {CUT: Verdict.FAIL}
     assert "0 of 24 before, 6 of 24 after, at 1024 tokens" in found[CUT].sentence()
+    assert not not_passed(judged(healthy(), cut_off=6, config=ForgettingConfig(max_cut_off_fraction=0.25)))
 
 
 def test_a_model_that_lost_everything_fails_by_every_number_it_still_has():
@@ -245,6 +263,8 @@ def test_a_base_that_never_knew_general_text_has_none_to_forget():
     found = check_general_loss([7.0, 7.2], [9.0, 9.1], 0.5, vocab_tokens=1000)
     assert (found.measured, found.comparison) == (pytest.approx(1.95), "report")
     assert "no better than a guess among its 1000 tokens, 6.9078" in found.sentence()
+    broken = check_general_loss([7.0, 7.2], [float("nan"), 7.0], 0.5, vocab_tokens=1000)
+    assert (broken.measured, broken.verdict) == (None, Verdict.CANNOT_TELL)
 
 
 @pytest.mark.parametrize(
