@@ -74,12 +74,12 @@ class Measured:
     """Answers with exactly one trace."""
     concluding: int
     """Traces whose words conclude something that the answer can be compared with."""
+    agreeing: int
+    """Those of them whose answer says the same."""
     median_chars: float
     """Of what stands where the trace should: a loop that never closes counts as far as it went."""
     repetition_fraction: float
     """Mean of `repetition` over the same texts."""
-    agreement_fraction: float | None
-    """Share of agreeing answers among the concluding; None when there are none."""
 
     @classmethod
     def of(cls, traces: Sequence[Trace], cut_off: int = 0) -> Measured:
@@ -91,10 +91,15 @@ class Measured:
             begun=sum(one.begun for one in traces),
             well_formed=sum(one.well_formed for one in traces),
             concluding=len(told),
+            agreeing=sum(told),
             median_chars=float(median(len(one.text) for one in traces)) if traces else 0.0,
             repetition_fraction=round(fmean(repetition(one.text) for one in traces), 4) if traces else 0.0,
-            agreement_fraction=round(fmean(told), 4) if told else None,
         )
+
+    @property
+    def agreement_fraction(self) -> float | None:
+        """Share of the concluding traces whose answer agrees; None when no trace concludes."""
+        return round(self.agreeing / self.concluding, 4) if self.concluding else None
 
     def share(self, count: int) -> float:
         """A count as a share of the answers."""
@@ -230,7 +235,7 @@ def _repetition(config: ForgettingConfig, before: Measured, after: Measured, row
 def _agreement(config: ForgettingConfig, before: Measured, after: Measured, rows: Measured) -> Check:
     name = "fraction of traces whose conclusion agrees with the answer"
     shown = ", ".join(
-        f"{'none' if one.agreement_fraction is None else f'{one.agreement_fraction:g}'} of {one.concluding} {where}"
+        f"{one.agreeing} of {one.concluding} {where}"
         for one, where in ((before, "before"), (after, "after"), (rows, "in the training rows"))
     )
     if not rows.concluding:
@@ -239,6 +244,6 @@ def _agreement(config: ForgettingConfig, before: Measured, after: Measured, rows
         )
     base = before.agreement_fraction if before.concluding >= config.min_probe_traces else 1.0
     limit = min(config.min_agreement_fraction, base)
-    detail = f"{shown}: those whose words conclude"
+    detail = f"{shown}, of the traces whose words conclude"
     expected = after.answers * rows.share(rows.concluding)
     return _held(config, name, after.agreement_fraction, ">=", limit, detail, after.concluding, expected)

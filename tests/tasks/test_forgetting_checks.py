@@ -134,9 +134,9 @@ SABOTAGE = {
         turned_sign,
         4,
         AGREES,
-        "1 of 24 before, 0.75 of 24 after, 1 of 48 in the training rows",
+        "24 of 24 before, 18 of 24 after, 48 of 48 in the training rows",
     ),
-    "an answer that is two answers": (called_noise, 1, AGREES, "1 of 24 before, 0.3333 of 24 after"),
+    "an answer that is two answers": (called_noise, 1, AGREES, "24 of 24 before, 8 of 24 after"),
     "loops": (in_the_trace(loop), 1, LOOPS, "0 before, 0.4"),
     "one sentence": (in_the_trace(first_sentences), 1, LENGTH, "173 characters before, 71 after, 173 in the"),
     "rambling": (in_the_trace(rambling), 1, LENGTH, "(expected <= 1.5). 173 characters before"),
@@ -191,7 +191,7 @@ def test_traces_that_conclude_nothing_cannot_tell():
     vague = in_the_trace(lambda trace: trace.replace("The chance of YES", "The picture"))
     found = judged([vague(one) for one in healthy()])
     assert not_passed(found) == {AGREES: Verdict.CANNOT_TELL}
-    assert "none of 0 after" in found[AGREES].sentence()
+    assert "24 of 24 before, 0 of 0 after" in found[AGREES].sentence()
 
 
 def test_too_few_prompts_cannot_tell_and_say_what_to_raise():
