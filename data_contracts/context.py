@@ -59,7 +59,8 @@ class LineRule:
 FORM = LineRule(
     rf"^{LABEL}: \S(?:.*\S)?$",
     False,
-    "a line is not 'Label: value'; begin it with a capital, write letters and digits, a colon, one space and the value",
+    "a line is not 'Label: value'; begin it with a capital, write letters and digits, a colon, one space and the value; "
+    "null for no line",
 )
 SHORT_LABEL = LineRule(
     rf"^[^:]{{{MAX_LABEL_CHARS + 1},}}:",
@@ -97,38 +98,47 @@ def no_label_twice(column: str) -> pl.Expr:
     return labels.list.drop_nulls().list.n_unique() == labels.list.drop_nulls().list.len()
 
 
-def written(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
-    """The lines as text, and what is wrong with a pair before it is text, as `line 2 (...): what is wrong; what to do`."""
-    texts, wrong = [], []
-    for number, line in enumerate(lines, start=1):
-        given = _given(line)
-        if given:
-            wrong.append(f"line {number} ({_short(repr(line))}): {given}")
-        elif ":" in line[0]:
-            wrong.append(f"line {number} ({_short(repr(line[0]))}): a label holds a colon; the first colon ends it")
-        texts.append("" if given else LINE.format(label=line[0], value=line[1]))
-    return texts, wrong
-
-
-def problems(texts: Sequence[str], own: Iterable[str]) -> list[str]:
-    """Everything that is wrong with lines of text, as `line 2 ('Headline: x'): what is wrong; what to do`."""
+def problems(lines: Sequence[str | Line], own: Iterable[str]) -> dict[int, list[str]]:
+    """Everything that is wrong with the lines, given as text or as pairs: number of the line -> what is wrong; what to do."""
     rules = (*RULES, own_label_rule(own))
-    found, seen = [], set()
-    for number, text in enumerate(texts, start=1):
+    found, seen = {}, set()
+    for number, line in enumerate(lines, start=1):
+        text = as_text(line)
+        if text is None:
+            found[number] = [_given(line)]
+            continue
         wrong = [rule.text for rule in rules if rule.broken_by(text)]
-        label = text.partition(":")[0].strip().lower() if ":" in text else None
-        wrong += [TWICE] * (label is not None and label in seen)
+        if not isinstance(line, str) and ":" in line[0]:
+            wrong.append("a label holds a colon; the first colon of a line ends its label, write another sign")
+        label = text.partition(":")[0].strip().lower()
+        if ":" in text and label in seen:
+            wrong.append(TWICE)
         seen.add(label)
-        found += [f"line {number} ({_short(repr(text))}): {what}" for what in wrong]
+        if wrong:
+            found[number] = wrong
     return found
 
 
-def _given(line: object) -> str:
+def told(lines: Sequence[str | Line], wrong: dict[int, list[str]]) -> str:
+    """The problems for people, one a line of text."""
+    shown = {number: as_text(lines[number - 1]) or lines[number - 1] for number in wrong}
+    return "\n".join(
+        f"  - line {number} ({_short(repr(shown[number]))}): {what}" for number, found in wrong.items() for what in found
+    )
+
+
+def as_text(line: str | Line) -> str | None:
+    """The line as a prompt shows it; None for what is neither text nor a pair of texts."""
+    if isinstance(line, str):
+        return line
     pair = isinstance(line, (tuple, list)) and len(line) == 2
-    if pair and all(isinstance(part, str) for part in line):
-        return ""
-    given = " and ".join(type(part).__name__ for part in line) if pair else type(line).__name__
-    return f"is {given}, not a label and a value; give both as text, as they shall be read"
+    return LINE.format(label=line[0], value=line[1]) if pair and all(isinstance(part, str) for part in line) else None
+
+
+def _given(line: object) -> str:
+    types = line if isinstance(line, (tuple, list)) else [line]
+    given = " and ".join(type(part).__name__ for part in types)
+    return f"is {given or 'empty'}, not a label and a value; give both as text, as they shall be read"
 
 
 def _short(shown: str) -> str:
