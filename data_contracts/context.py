@@ -123,7 +123,9 @@ def told(lines: Sequence[str | Line], wrong: dict[int, list[str]]) -> str:
     """The problems for people, one a line of text."""
     shown = {number: as_text(lines[number - 1]) or lines[number - 1] for number in wrong}
     return "\n".join(
-        f"  - line {number} ({_short(repr(shown[number]))}): {what}" for number, found in wrong.items() for what in found
+        f"  - line {number} ({_short(repr(shown[number]))}): {what}"
+        for number, found in wrong.items()
+        for what in found
     )
 
 

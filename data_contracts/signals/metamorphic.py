@@ -45,7 +45,9 @@ class Variant:
     """(old, new) for each text that was replaced."""
 
 
-def load_variants(path: Path = EXAMPLES / "metamorphic.jsonl", heldout: Path = EXAMPLES / "heldout.jsonl") -> list[Variant]:
+def load_variants(
+    path: Path = EXAMPLES / "metamorphic.jsonl", heldout: Path = EXAMPLES / "heldout.jsonl"
+) -> list[Variant]:
     """The variants, in the order of the file.
 
     Raises:
@@ -142,8 +144,9 @@ def _replacement_problems(one: Variant, before: Row) -> Iterator[str]:
         yield f"replaced: is empty; write a line 'old{ARROW}new' for each text that was replaced"
         return
     for name in INPUT:
-        if one.changed[name] != replaced(before[name], one.replaced):
-            yield f"{name}: is not the row's with the replacements made and nothing else; expected {replaced(before[name], one.replaced)!r}"
+        expected = replaced(before[name], one.replaced)
+        if one.changed[name] != expected:
+            yield f"{name}: is not the row's with the replacements made and nothing else; expected {expected!r}"
     whole_before, whole = ("\n".join(str(of[name] or "") for name in INPUT) for of in (before, one.changed))
     for old, new in one.replaced:
         if not re.search(_word(old), whole_before):

@@ -107,7 +107,8 @@ class SignalRow(pa.DataFrameModel):
     error_code: str | None = pa.Field(nullable=True, description="what is wrong with a malformed input; see output.py")
     error_message: str | None = pa.Field(nullable=True, description="one sentence for whoever sent it")
     context: str | None = pa.Field(
-        nullable=True, description="further lines of the prompt, 'Label: value' each, a line break between; null for none"
+        nullable=True,
+        description="further lines of the prompt, 'Label: value' each, a line break between; null for none",
     )
 
     @pa.check("headline", "question", error="shorter than 8 characters; write it out, or drop the row")
