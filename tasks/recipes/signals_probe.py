@@ -63,7 +63,8 @@ def variants(row: Row) -> dict[str, Row]:
         changes = {} if malformed(row) else _CHANGES
         found = {kind: {**row, **change(row)} for kind, change in changes.items()}
     else:
-        found = {one.kind: _changed(row, one) for one in _written(str(row["headline"]), str(row["question"]))}
+        written = _written().get((str(row["headline"]), str(row["question"])), [])
+        found = {one.kind: _changed(row, one) for one in written}
     return {kind: changed for kind, changed in found.items() if _input(changed) != _input(row)}
 
 
@@ -93,15 +94,12 @@ def _input(row: Row) -> tuple:
 
 
 @cache
-def _by_row() -> dict[tuple[str, str], list[Variant]]:
+def _written() -> dict[tuple[str, str], list[Variant]]:
+    """The hand-written variants of each row, by its headline and question."""
     found: dict[tuple[str, str], list[Variant]] = {}
     for one in load_variants():
         found.setdefault(one.row, []).append(one)
     return found
-
-
-def _written(headline: str, question: str) -> list[Variant]:
-    return _by_row().get((headline, question), [])
 
 
 def _changed(row: Row, one: Variant) -> Row:
@@ -137,6 +135,12 @@ def _another_month(row: Row) -> dict[str, str]:
     return {"question": form.format(subject=subject, month=months[(months.index(month) + 1) % len(months)])}
 
 
+def _reordered(row: Row) -> dict[str, str]:
+    """The row's further lines, the first of them last; nothing for a row with fewer than two."""
+    first, *rest = str(row.get("context") or "").split("\n")
+    return {"context": "\n".join([*rest, first])} if rest else {}
+
+
 def _wording(row: Row) -> tuple[str, str, str]:
     subject, _, form = signals_world.combination_of(dict(row)).split("|")
     return subject, form, next(month for month in signals_world.MONTHS if month in str(row["question"]))
@@ -150,4 +154,5 @@ _CHANGES: dict[str, Callable[[Row], dict[str, object]]] = {
     "negated_question": _negated,
     "swapped_subject": _another_subject,
     "moved_date": _another_month,
+    "reordered_context": _reordered,
 }
