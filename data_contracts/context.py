@@ -10,6 +10,7 @@ expression that Rust and Python read alike, tried on one line.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -127,6 +128,12 @@ def told(lines: Sequence[str | Line], wrong: dict[int, list[str]]) -> str:
         for number, found in wrong.items()
         for what in found
     )
+
+
+def count_labels(texts: Iterable[str | None]) -> dict[str, int]:
+    """Label -> how many texts of a `context` column hold it, the most frequent first."""
+    found = Counter(line.partition(":")[0] for text in texts if text is not None for line in text.split("\n"))
+    return dict(found.most_common())
 
 
 def as_text(line: str | Line) -> str | None:

@@ -160,3 +160,12 @@ def test_malformed_rows_are_scored_by_the_error_schema():
     refused = signals.score(ROWS[0], signals.parse_output(signals.completion(bad)))
     assert refused["refused_good_input_fraction"] == 1
     assert set(right) == set(wrong) == set(refused) == set(signals.METRICS)
+
+
+def test_a_teacher_reads_the_lines_of_a_seed_and_its_row_keeps_them(gold):
+    seed = next(row for row in gold[0] if row.get("context") and not signals.malformed(row))
+    asked = signals.teacher_messages(seed)[-1]["content"]
+    assert asked.endswith("\n" + seed["context"]) and "Assessment: " in asked
+    row = signals.teacher_row(seed, f"<trace>{seed['trace']}</trace>", "big")
+    assert row == {**seed, "source_batch": "teacher-big"}
+    assert "context" not in signals.teacher_row({**seed, "context": None}, f"<trace>{seed['trace']}</trace>", "big")
