@@ -155,6 +155,11 @@ def load_prompt(recipe: str, prompt_set: PromptSet = "trained") -> PromptContrac
             f"prompt: section '# context' of {where} reads {form[:60]!r}. Further lines have one form: write the one line "
             f"'{LINE}', or take the section out where the prompt takes no lines."
         )
+    if shown := [f"user{task and ': ' + task}" for task, text in users.items() if "context" in _fields(text)]:
+        raise ConfigError(
+            f"prompt: section(s) {', '.join(shown)} of {where} show a field {{context}}. The column of this name holds further "
+            "lines, which follow the words by themselves. Name the field otherwise."
+        )
     schema = _output_schema(recipe)
     return PromptContract(
         recipe=recipe, system=system, users=users, output_schema=schema, prompt_set=prompt_set, context=form

@@ -92,3 +92,8 @@ def test_the_labels_of_every_task_are_taken(write):
 def test_a_section_that_nothing_reads_is_named(write):
     with pytest.raises(ConfigError, match=r"nothing reads the section\(s\) contxt of data_contracts/letters/prompt.md"):
         write(TASKS + "# contxt\n{label}: {value}\n")
+
+
+def test_the_column_of_further_lines_is_no_field_of_a_template(write):
+    with pytest.raises(ConfigError, match=r"section\(s\) user: tip of data_contracts/letters/prompt.md show a field"):
+        write(TASKS + "# user: tip\nGiven {context}, advise.\n")
