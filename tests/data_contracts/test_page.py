@@ -119,6 +119,7 @@ def test_classes_have_names_and_no_verdict_wraps(gold_page):
         found.checks
     )
     assert re.search(r"^\.verdict \{[^}]*white-space: nowrap", text, re.MULTILINE)
+    assert ".scroll table { min-width: 620px; }" in text, "on a phone the check's name was a column of single letters"
 
 
 def test_the_matrix_holds_the_counts(gold_page):
