@@ -274,7 +274,7 @@ def _misfits(cells: pl.Series, dtype: Any, text: pl.Series | None) -> tuple[pl.S
         fitting = cells.cast(dtype, strict=False) if castable else empty
         given = str(cells.dtype)
         numbers = _numbers(fitting.is_null() & cells.is_not_null()) or tuple(range(1, len(cells) + 1))
-    rule = f"type {given}, not {dtype}; {_type_advice(dtype)}"
+    rule = f"type {given}, not {dtype}; {_type_advice(cells.dtype, dtype)}"
     return fitting.rename(cells.name), BrokenRule(cells.name, rule, numbers, _examples(cells, numbers))
 
 
@@ -283,7 +283,9 @@ def _widens(given: pl.DataType, wanted: pl.DataType) -> bool:
     return given != wanted and (given == pl.Null or (numbers and wanted in (pl.Float64, pl.Int64)))
 
 
-def _type_advice(wanted: pl.DataType) -> str:
+def _type_advice(given: pl.DataType, wanted: pl.DataType) -> str:
+    if given.is_nested():
+        return "rows are flat: join a list into one text, with line breaks between"
     return "write text in quotes" if wanted == pl.String else "write numbers without quotes"
 
 

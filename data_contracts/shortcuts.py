@@ -170,11 +170,16 @@ def _targets(sample: pl.DataFrame) -> list[tuple[str, pl.Series, pl.Series]]:
     middle = size.filter(signal).median()
     large = pl.Series([None] * sample.height, dtype=pl.Boolean) if middle is None else size > float(middle)
     return [
-        ("noise", sample["noise"].is_not_null(), sample["noise"]),
-        ("sign", signed, sample["sign"] > 0),
-        ("a large update", signal, large),
+        ("noise", sample["noise"].is_not_null(), _named(sample["noise"], "noise", "signal")),
+        ("sign", signed, _named(sample["sign"] > 0, "YES more likely", "YES less likely")),
+        ("a large update", signal, _named(large, "large", "small")),
         ("the kind of information", signal, sample["kind"]),
     ]
+
+
+def _named(cells: pl.Series, true: str, false: str) -> pl.Series:
+    """The two classes by their names: what a report calls "True" says nothing to its reader."""
+    return cells.cast(pl.Int8).replace_strict({1: true, 0: false}, return_dtype=pl.String)
 
 
 def _shortcut(
@@ -248,17 +253,21 @@ def guess_accuracy(features: np.ndarray, target: np.ndarray) -> float:
 
 
 def telling(features: np.ndarray, target: np.ndarray, names: list[str]) -> str:
-    """The features that tell a class from the others best by themselves, as area under the ROC curve (0.5 is nothing)."""
+    """The features that tell a class from the others best by themselves, as area under the ROC curve (0.5 is nothing), and
+    whether that class has more or less of them; of two classes the one with more is named."""
     import numpy as np
 
     ranks = np.column_stack([pl.Series(one).rank("average").to_numpy() for one in features.T])
-    best: dict[int, tuple[float, str]] = {}
+    best: dict[int, tuple[float, bool, str]] = {}
     for group in np.unique(target):
         inside = target == group
         n_in, n_out = int(inside.sum()), int((~inside).sum())
         area = (ranks[inside].sum(axis=0) - n_in * (n_in + 1) / 2) / (n_in * n_out)
-        for index, one in enumerate(np.maximum(area, 1 - area)):
-            if one > best.get(index, (0.0, ""))[0]:
-                best[index] = (float(one), str(group))
+        for index, one in enumerate(area):
+            found = (round(float(max(one, 1 - one)), 9), bool(one >= 0.5), str(group))
+            best[index] = max(best.get(index, found), found, key=lambda known: known[:2])
     top = sorted(best, key=lambda index: -best[index][0])[:NAMED_FEATURES]
-    return ", ".join(f"{names[index]} ({best[index][1]}, AUC {best[index][0]:.2f})" for index in top)
+    return ", ".join(
+        f"{names[index]} ({'more' if more else 'less'} in {group!r}, AUC {area:.2f})"
+        for index, (area, more, group) in ((index, best[index]) for index in top)
+    )

@@ -39,7 +39,8 @@ class EvaluateConfig(AskingConfig):
     """How models are asked, and with what besides the held-out rows."""
 
     metamorphic_rows: int = Field(default=24, ge=0)
-    """Held-out rows that are asked again with the question negated, the subject swapped, the date moved; 0 for none."""
+    """Held-out rows that are asked again with their input changed (question negated, names swapped, date moved, context
+    lines reordered) where the recipe knows such a change of the row; 0 for none."""
 
 
 def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
@@ -178,7 +179,7 @@ STAGE = Stage(
     work=evaluate_model,
     verify=verify_evaluation,
     stack=("torch", "transformers", "peft", "llama_cpp_python"),
-    contract=("prompt.md", "output.py", "gates.yaml", "examples/reference.jsonl"),
+    contract=("prompt.md", "output.py", "gates.yaml", "examples/reference.jsonl", "examples/metamorphic.jsonl"),
     uses_recipe=True,
 )
 

@@ -13,6 +13,7 @@ import json
 
 from pydantic import Field
 
+from data_contracts.context import count_labels
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ContractError
 from tasks.core.stage import Job, Settings, Stage, child_main
@@ -65,7 +66,11 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
         write_token_rows(job.out / f"{split}.parquet", rows)
     parts = contract_parts(job.prompt, job.inputs["base"])
     (job.out / CONTRACT_FILE).write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
-    return {f"{split}_rows": frames[split].height for split in SPLITS}
+    facts = {f"{split}_rows": frames[split].height for split in SPLITS}
+    if job.prompt.context is not None:  # the card says which lines the model has read, and which it never has
+        train = frames["train"]
+        facts["context_labels"] = count_labels(train["context"] if "context" in train.columns else [])
+    return facts
 
 
 def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:

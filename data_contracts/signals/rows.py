@@ -11,8 +11,10 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
+from data_contracts import context as lines
 from data_contracts import markers
 from data_contracts.contract import EMPTY_CELL
+from data_contracts.prompt import load_prompt
 from data_contracts.signals.conclusions import concluded as concluded  # the audit looks for it here
 from data_contracts.signals.output import ErrorCode, InformationType
 
@@ -33,11 +35,12 @@ SOURCE_TAG = r" [-–—|] (?:[A-Z][\w.&'’]*)(?: [A-Z][\w.&'’]*){0,3}\s*$"
 def audited(frame: pl.DataFrame) -> pl.DataFrame:
     """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit.py)."""
     malformed = MALFORMED if "error_code" in frame.columns else pl.lit(False)
+    shown = [name for name in ("headline", "question", "context") if name in frame.columns]
     return frame.select(
         "trace",
         "source_batch",
         malformed=malformed,
-        input=pl.format("{}\n{}", "headline", "question"),
+        input=pl.concat_str(shown, separator="\n", ignore_nulls=True),
         noise=NOISE,
         sign=pl.col("direction").sign().cast(pl.Int8),
         metric_sign=pl.col("metric_direction").cast(pl.Int8),
@@ -62,6 +65,15 @@ def _well_formed(data: PolarsData, rule: pl.Expr) -> pl.LazyFrame:
 
 def _lacks(data: PolarsData, pattern: str) -> pl.LazyFrame:
     return data.lazyframe.select(~pl.col(data.key).str.contains(pattern))
+
+
+def _line_rule(rule: lines.LineRule) -> classmethod:
+    """A rule on each further line of the prompt."""
+
+    def keeps(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(rule.kept(data.key))
+
+    return pa.check("context", error=rule.text)(keeps)
 
 
 def _answered(column: str) -> classmethod:
@@ -94,6 +106,10 @@ class SignalRow(pa.DataFrameModel):
     metric_direction: int = pa.Field(description="-1, 0, +1: which way the metric in the headline moves; 0 for none")
     error_code: str | None = pa.Field(nullable=True, description="what is wrong with a malformed input; see output.py")
     error_message: str | None = pa.Field(nullable=True, description="one sentence for whoever sent it")
+    context: str | None = pa.Field(
+        nullable=True,
+        description="further lines of the prompt, 'Label: value' each, a line break between; null for none",
+    )
 
     @pa.check("headline", "question", error="shorter than 8 characters; write it out, or drop the row")
     def long_enough(cls, data: PolarsData) -> pl.LazyFrame:
@@ -160,6 +176,20 @@ class SignalRow(pa.DataFrameModel):
     @pa.check("error_message", error="not one sentence of 10 to 160 characters; say what is wrong with the input")
     def one_sentence(cls, data: PolarsData) -> pl.LazyFrame:
         return _has(data, r"^[A-Z][^\n]{8,158}[.]$")
+
+    context_is_lines = _line_rule(lines.FORM)
+    context_has_short_labels = _line_rule(lines.SHORT_LABEL)
+    context_has_short_values = _line_rule(lines.SHORT_VALUE)
+    context_has_no_marker = _line_rule(lines.NO_MARKER)
+    context_is_printable = _line_rule(lines.PRINTABLE)
+
+    @pa.check("context", error=lines.OWN_LABEL)
+    def context_has_other_labels(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(lines.own_label_rule(load_prompt("signals").own_labels).kept(data.key))
+
+    @pa.check("context", error=lines.TWICE)
+    def context_has_no_label_twice(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(lines.no_label_twice(data.key))
 
     has_relevance = _answered("relevance")
     has_direction = _answered("direction")

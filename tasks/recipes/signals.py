@@ -15,6 +15,7 @@ from types import ModuleType
 from pydantic import ValidationError
 
 from data_contracts import markers
+from data_contracts.context import LINE
 from data_contracts.prompt import CONTRACTS_FOLDER, PromptContract
 from data_contracts.signals.output import SignalError, SignalOutput
 from tasks.core.errors import ConfigError, ContractError
@@ -200,10 +201,13 @@ def teacher_seeds() -> Path:
 
 
 def teacher_messages(seed_row: Mapping[str, object]) -> list[dict[str, str]]:
-    """What a teacher is asked: headline, question and the assessment that the trace must lead to (teacher.md)."""
+    """What a teacher is asked: headline, question, the assessment that the trace must lead to (teacher.md), and the seed's
+    further lines."""
     text = (CONTRACTS_FOLDER / "signals" / "teacher.md").read_text("utf-8")
     _, system, user = re.split(r"^# (?:system|user)$", text, flags=re.MULTILINE)
-    words = PromptContract(recipe="signals", system=system.strip(), users={"": user.strip()}, output_schema="")
+    words = PromptContract(
+        recipe="signals", system=system.strip(), users={"": user.strip()}, output_schema="", context=LINE
+    )
     return words.messages({**seed_row, "assessment": json.dumps(answer_of(seed_row), ensure_ascii=False)})
 
 
@@ -219,6 +223,7 @@ def teacher_row(seed_row: Mapping[str, object], text: str, model: str) -> dict:
     if len(traces) != 1 or len(re.findall(r"</?trace>", text)) != 2:
         raise ContractError(f"no trace: {len(traces)} pairs of <trace> and </trace> in the answer, not one")
     row = {name: seed_row[name] for name in ("headline", "question")} | {"trace": traces[0].strip()}
+    row |= {"context": seed_row["context"]} if seed_row.get("context") is not None else {}
     row |= {name: seed_row.get(name) for name in FIELDS}
     row |= {"source_batch": f"teacher-{model}", "metric_direction": seed_row["metric_direction"]}
     return row | ({name: seed_row[name] for name in ERROR_FIELDS} if malformed(seed_row) else {})

@@ -55,6 +55,9 @@ ENDINGS = {"": 0.5, ", as expected": 0.2, ", a surprise": 0.8}
 MOVE = {1: "rise", -1: "fall", 0: "none"}
 RELATION = {1: "match", -1: "clash", 0: "apart"}
 CHANGE = {1: "rises", -1: "falls", 0: "stays"}
+PRICES = ("0.2", "0.4", "0.5", "0.6", "0.8")
+LINES = {"Published": MONTHS, "Market closes": MONTHS, "Current price": PRICES}
+"""Labels of further prompt lines, and their values. They say nothing about the answer, which has to be learned as well."""
 NEUTRAL = (
     "Only the words given here count.",
     "The month does not change the reading.",
@@ -63,6 +66,8 @@ NEUTRAL = (
 )
 """Sentences that say nothing about the answer. How many a trace gets is drawn without looking at its label, and the words
 of MOVE, RELATION and CHANGE are of one length each: so the length of a trace cannot tell noise from signal."""
+LINED_FRACTION = 0.5
+"""Share of the rows that carry two or three further lines, drawn without looking at the label."""
 HELD_OUT_FRACTION = 0.25
 MAX_REPEATS_PER_ROW = 5
 UNFAITHFUL_FRACTION = 0.2
@@ -90,9 +95,12 @@ def combination_of(row: Row) -> str:
 
 def nano_rows(n_train_rows: int, n_heldout_rows: int, seed: int) -> tuple[list[Row], list[Row]]:
     """(train, held-out) rows with right answers; no (headline, question) twice, no wording combination in both."""
-    rng = random.Random(f"nano rows {seed}")
+    rng, lines = random.Random(f"nano rows {seed}"), random.Random(f"nano lines {seed}")
     seen: set[tuple[str, str]] = set()
-    return _draw_rows(n_train_rows, rng, False, seen), _draw_rows(n_heldout_rows, rng, True, seen)
+    train, heldout = (
+        _draw_rows(n_rows, rng, held_out, seen) for n_rows, held_out in ((n_train_rows, False), (n_heldout_rows, True))
+    )
+    return [_lined(row, lines) for row in train], [_lined(row, lines) for row in heldout]
 
 
 def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
@@ -102,12 +110,12 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
     learns by a sudden step that without drills came late, or for some seeds and thread counts not at all (measured).
     Held-out wording combinations never occur here, under any prompt.
     """
-    rng = random.Random(f"nano pretraining {seed}")
+    rng, lines = random.Random(f"nano pretraining {seed}"), random.Random(f"nano pretraining lines {seed}")
     contract = load_prompt("signals")
     for index in range(n_rows):
         metric, needed = _CYCLE[index // 3 % len(_CYCLE)]
         row = _row(metric, needed, rng, held_out=False)
-        chat = contract.messages(row)
+        chat = contract.messages(_lined(row, lines))
         if index % 3 == 0:
             yield chat, completion(_as_metric(row, rng))
         elif index % 3 == 1:
@@ -163,6 +171,14 @@ def _row(metric: int, needed: int, rng: random.Random, held_out: bool) -> Row:
     }
     row["trace"] = _trace(row, _comparison(row, needed), rng)
     return row
+
+
+def _lined(row: Row, rng: random.Random) -> Row:
+    """The row, now and then with further lines. `rng` draws nothing else, so the rows are the same with lines or without."""
+    if rng.random() >= LINED_FRACTION:
+        return row
+    labels = rng.sample(list(LINES), rng.randint(2, len(LINES)))
+    return row | {"context": "\n".join(f"{label}: {rng.choice(LINES[label])}" for label in labels)}
 
 
 def _as_metric(row: Row, rng: random.Random) -> Row:

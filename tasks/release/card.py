@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_contracts.context import MAX_LABEL_CHARS, MAX_VALUE_CHARS
 from data_contracts.verdict import Verdict, failures
 from tasks.release import words
 from tasks.release.data import ReleaseData
@@ -48,6 +49,7 @@ def render_card(release: ReleaseData) -> str:
         where=config.repo_id or "model",
         gguf=[row.path for row in release.leaderboard if row.path and row.path.endswith(".gguf")],
         messages=_messages(release),
+        lines=_further_lines(release),
         leaderboard=leaderboard_markdown(release),
         proven=checks_markdown([pair for pair in release.checks if pair[1].verdict is Verdict.PASS]),
         lineage=_lineage(release),
@@ -104,6 +106,24 @@ def _messages(release: ReleaseData) -> str:
     user = release.samples[0].prompt if release.samples else next(iter(release.prompt.users.values()))
     chat = [{"role": "system", "content": release.prompt.system}, {"role": "user", "content": user}]
     return "[\n" + "".join(f"    {json.dumps(one, ensure_ascii=False)},\n" for one in chat) + "]"
+
+
+def _further_lines(release: ReleaseData) -> list[str]:
+    """Sentences on the one way in which a client may add to the prompt, and on which lines the model has read."""
+    prompt = release.prompt
+    if prompt is None or prompt.context is None:
+        return ["The prompt takes nothing else: whatever is added to it gives answers that nobody has tested."]
+    read = next((stage.facts["context_labels"] for stage in release.stages if "context_labels" in stage.facts), {})
+    labels = ", ".join(f"`{label}` ({rows:,} {'row' if rows == 1 else 'rows'})" for label, rows in read.items())
+    return [
+        f"What is known only at run time is added as further lines, `{prompt.context}` each, after the last line of the "
+        "user message. Nothing else may be added, and nothing anywhere else.",
+        f"A label begins with a capital, has at most {MAX_LABEL_CHARS} characters and is none of the prompt's own "
+        f"({', '.join(prompt.own_labels) or 'it has none'}); a value is one line of at most {MAX_VALUE_CHARS} characters.",
+        f"Lines in the training rows: {labels}. Other labels were never read."
+        if labels
+        else "No training row held such a line: a prompt that does is one the model has never read, and is not tested.",
+    ]
 
 
 def _lineage(release: ReleaseData) -> str:

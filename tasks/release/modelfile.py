@@ -64,6 +64,8 @@ def _user_messages(prompt: PromptContract) -> list[str]:
     for task, user in prompt.users.items():
         lines.append(f"# The user message {f'for {task} ' if task else ''}must read:")
         lines += [f"#   {line}" for line in user.splitlines()]
+    if prompt.context is not None:
+        lines.append(f"# Facts of the moment may follow as lines '{prompt.context}', and in no other form.")
     return lines
 
 

@@ -73,7 +73,7 @@ def on_pandas(path: str) -> None:
     import pandas as pd
     import pandera.pandas as pa
 
-    from data_contracts import markers
+    from data_contracts import context, markers
     from data_contracts.signals.rows import ANSWER, ERROR_CODES, INFORMATION_TYPES, SOURCE_TAG
 
     def text(*checks: pa.Check, nullable: bool = False) -> pa.Column:
@@ -100,6 +100,21 @@ def on_pandas(path: str) -> None:
     visible = lacks(markers.CONTROL_CHARACTERS)
     sentence = pa.Check(lambda cells: cells.str.contains(r"^[A-Z][^\n]{8,158}[.]$", regex=True))
     blank = pa.Check(lambda cells: cells.str.contains(r"\S", regex=True))
+    line = rf"{context.LABEL}: \S(?:.*\S)?"
+
+    def no_label_twice(cells):
+        labels = cells.str.lower().str.findall(r"(?m)^([^:\n]*):")
+        return labels.map(lambda found: len(found) == len(set(found)))
+
+    lines = [
+        pa.Check(lambda cells: cells.str.fullmatch(rf"{line}(?:\n{line})*")),
+        lacks(rf"(?m)^[^:\n]{{{context.MAX_LABEL_CHARS + 1},}}:"),
+        lacks(rf"(?m)^[^:\n]*: .{{{context.MAX_VALUE_CHARS + 1},}}$"),
+        lacks(r"(?im)^\s*(?:headline|question)\s*:"),
+        lacks(markers.ANY_MARKER),
+        lacks(context.INVISIBLE.replace("\x00-\x1f", "\x00-\t\x0b-\x1f")),
+        pa.Check(no_label_twice),
+    ]
     schema = pa.DataFrameSchema(
         {
             "headline": text(lacks(SOURCE_TAG), lacks(markers.CHAT_CONTROL), visible),
@@ -115,6 +130,7 @@ def on_pandas(path: str) -> None:
             "metric_direction": pa.Column(int, pa.Check.isin([-1, 0, 1])),
             "error_code": text(pa.Check.isin(ERROR_CODES), nullable=True),
             "error_message": text(sentence, nullable=True),
+            "context": text(*lines, nullable=True),
         },
         checks=[
             *inputs,
@@ -136,7 +152,7 @@ def on_pandas(path: str) -> None:
         strict=True,
     )
     frame = pd.read_json(path, lines=True) if path.endswith(".jsonl") else pd.read_parquet(path)
-    for name in ("error_code", "error_message"):
+    for name in ("error_code", "error_message", "context"):
         frame[name] = frame[name].astype("str")
     schema.validate(frame, lazy=True)
     print("pass", len(frame), 0)

@@ -27,7 +27,7 @@ def put(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
 @pytest.fixture
 def gold(gold):
     """25 well-formed gold rows, 8 of them noise."""
-    rows = gold.filter(pl.col("error_code").is_null()).drop("error_code", "error_message")
+    rows = gold.filter(pl.col("error_code").is_null()).drop("error_code", "error_message", "context")
     signal, noise = (rows.filter((pl.col("relevance") <= 0.1) == wanted) for wanted in (False, True))
     return pl.concat([signal.head(17), noise.head(8)])
 

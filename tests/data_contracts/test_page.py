@@ -100,6 +100,28 @@ def test_it_is_whole_html_without_scripts_and_asks_the_network_for_nothing(gold_
     assert not re.search(r"\b(?:nan|inf|None)\b", " ".join(value for _, name, value in page.attributes if name == "d"))
 
 
+def test_classes_have_names_and_no_verdict_wraps(gold_page):
+    """ "True 30" says nothing to its reader; "reported" was broken into two lines by the long texts beside it."""
+    _, found, text, page = gold_page
+    told = page.text + found.table() + "".join(one.detail for one in found.audit)
+    assert not re.search(r"\b(?:True|False)\b", told)
+    for classes in (
+        "rows: noise 30, signal 59",
+        "rows: YES less likely 31, YES more likely 28",
+        "rows: large 27, small 32",
+    ):
+        assert told.count(classes) >= 3, classes
+    assert re.search(r"features that tell most: [\w ]+ \((?:more|less) in '(?:noise|signal)', AUC 0\.\d\d\)", told)
+    rows = sum(one.comparison == "report" for one in found.checks)
+    assert rows >= 2 and text.count('<span class="verdict plain">reported</span>') == rows
+    words = {"pass", "fail", "cannot tell", "reported"}
+    assert len(re.findall(rf'class="verdict[^"]*">(?:<span[^>]*>.</span> )?(?:{"|".join(words)})<', text)) == len(
+        found.checks
+    )
+    assert re.search(r"^\.verdict \{[^}]*white-space: nowrap", text, re.MULTILINE)
+    assert ".scroll table { min-width: 620px; }" in text, "on a phone the check's name was a column of single letters"
+
+
 def test_the_matrix_holds_the_counts(gold_page):
     gold, found, text, _ = gold_page
     expected = gold.filter(pl.col("error_code").is_null()).group_by(

@@ -64,3 +64,36 @@ def test_the_two_sets_are_two_contracts(write):
 def test_a_file_without_its_sections_says_which(write, text, found):
     with pytest.raises(ConfigError, match=found):
         write(text)
+
+
+def test_a_section_opens_the_prompt_for_lines_of_one_form(write):
+    assert write(TASKS).context is None
+    words = write(TASKS + "# context\n{label}: {value}\n")
+    row = {"task": "post", "role": "nurse", "context": "Tone: plain"}
+    assert words.messages(row)[1]["content"] == "Post about nurse.\nTone: plain"
+    assert words.own_labels == []
+    with pytest.raises(
+        ConfigError, match=r"section '# context' of data_contracts/letters/prompt.md reads '- \{label\}'"
+    ):
+        write(TASKS + "# context\n- {label}\n")
+    with pytest.raises(ConfigError, match="''. Further lines have one form"):
+        write(TASKS + "# context\n")
+
+
+def test_the_labels_of_every_task_are_taken(write):
+    words = write(
+        "# system\nS\n# user: a\nRole: {role}\n# user: b\nFor {role}.\nTone: dry\n# context\n{label}: {value}\n"
+    )
+    assert words.own_labels == ["Role", "Tone"]
+    with pytest.raises(ContractError, match="one of the prompt's own"):
+        words.messages({"task": "a", "role": "nurse", "context": "Tone: wet"})
+
+
+def test_a_section_that_nothing_reads_is_named(write):
+    with pytest.raises(ConfigError, match=r"nothing reads the section\(s\) contxt of data_contracts/letters/prompt.md"):
+        write(TASKS + "# contxt\n{label}: {value}\n")
+
+
+def test_the_column_of_further_lines_is_no_field_of_a_template(write):
+    with pytest.raises(ConfigError, match=r"section\(s\) user: tip of data_contracts/letters/prompt.md show a field"):
+        write(TASKS + "# user: tip\nGiven {context}, advise.\n")

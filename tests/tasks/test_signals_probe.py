@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from data_contracts.prompt import load_prompt
+from data_contracts.signals.metamorphic import KINDS
 from tasks.engines.scoring import measure_of
 from tasks.recipes import signals, signals_probe, signals_world
 
@@ -53,7 +55,13 @@ def test_too_few_pairs_are_unscored():
 @pytest.mark.parametrize("row", ROWS[:24])
 def test_each_variant_changes_what_it_says_and_nothing_else(row):
     found = signals_probe.variants(row)
-    assert list(found) == ["negated_question", "swapped_subject", "moved_date"]
+    lines = str(row.get("context") or "").split("\n")
+    reordered = ["reordered_context"] if len(lines) > 1 else []
+    assert list(found) == ["negated_question", "swapped_subject", "moved_date", *reordered]
+    for changed in reordered and [found["reordered_context"]]:
+        assert changed["context"].split("\n") == [*lines[1:], lines[0]] != lines
+        assert {**changed, "context": row["context"]} == row
+        del found["reordered_context"]
     subject, happening, form = signals_world.combination_of(row).split("|")
     needed = signals_world.QUESTION_FORMS[form]
     for kind, changed in found.items():
@@ -87,9 +95,59 @@ def test_right_answers_hold_under_every_change_and_the_sign_flip_does_not():
     assert not signals_probe.holds("moved_date", unreadable, unreadable)
 
 
-def test_hand_written_and_malformed_rows_have_no_variants():
-    gold, heldout = signals.build_rows("gold", 99, 51, 1)
-    assert not any(signals_probe.variants(row) for row in gold + heldout)
+@pytest.fixture(scope="module")
+def gold():
+    return signals.build_rows("gold", 99, 51, 1)
+
+
+def said(row, **changes):
+    return signals.parse_output(signals.completion({**row, **changes}), row)
+
+
+def test_hand_written_rows_are_changed_as_the_file_says(gold):
+    train, heldout = gold
+    assert not any(signals_probe.variants(row) for row in train)
+    found = [(row, kind, changed) for row in heldout for kind, changed in signals_probe.variants(row).items()]
+    assert len(found) >= 40 and {kind for _, kind, _ in found} == set(KINDS)
+    for row, kind, changed in found:
+        turned = -1 if kind == "negated_question" else 1
+        assert row["direction"] is None or changed["direction"] == turned * row["direction"]
+        shown = {"headline", "question", "context"} | ({"direction"} if turned < 0 else set())
+        assert {name for name in row | changed if row.get(name) != changed.get(name)} <= shown
+        assert load_prompt("signals").messages(changed) != load_prompt("signals").messages(row)
+        assert signals_probe.holds(kind, said(row), said(changed)), (kind, row["headline"])
+
+
+def test_a_model_that_reads_names_dates_or_order_is_seen(gold):
+    row = next(row for row in gold[1] if row["headline"].startswith("Norges Bank"))
+    before = said(row)
+    for kind, tolerance in signals_probe.TOLERANCE.items():
+        turned = {"direction": -row["direction"]} if kind == "negated_question" else {}
+        assert signals_probe.holds(kind, before, said(row, **turned))
+        for field in ("magnitude",) if turned else signals_probe.NUMBERS:
+            sign = turned.get("direction", 1) / abs(turned.get("direction", 1)) if field == "direction" else 1
+            near, far = (round(row[field] - step, 6) for step in (tolerance, tolerance + 0.01))
+            assert signals_probe.holds(kind, before, said(row, **turned | {field: sign * near})), (kind, field)
+            assert not signals_probe.holds(kind, before, said(row, **turned | {field: sign * far})), (kind, field)
+        assert not signals_probe.holds(
+            kind, before, said(row, direction=-1 * turned.get("direction", row["direction"]))
+        )
+    assert not signals_probe.holds("swapped_names", before, said(row, information_type="report"))
+    edge = said(row, relevance=0.09, direction=0.0, magnitude=0.0, information_type="unrelated")
+    over = said(row, relevance=0.12, direction=0.0, magnitude=0.0, information_type="unrelated")
+    assert not signals_probe.holds("moved_date", edge, over), "one calls it noise, the other does not"
+
+
+def test_an_error_must_stay_the_same_error(gold):
+    row = next(row for row in gold[1] if row.get("error_code") == "missing_question")
+    assert {"swapped_names", "reordered_context"} <= signals_probe.variants(row).keys()
+    other = said(row, error_code="truncated")
+    assert signals_probe.holds(
+        "reordered_context", said(row), said(row, error_message="Where is the question, please?")
+    )
+    assert not signals_probe.holds("reordered_context", said(row), other)
+    assert not signals_probe.holds("negated_question", said(row), said(row))
+    assert not signals_probe.holds("swapped_names", said(row), said(ROWS[0]))
 
 
 def test_malformed_rows_are_scored_by_the_error_schema():
@@ -155,3 +213,12 @@ def test_every_expected_answer_agrees_with_its_own_trace():
     found = signals_probe.traces([signals.completion(row) for row in ROWS], ROWS)
     assert [one.agrees for one in found] == [True] * len(ROWS)
     assert all(one.well_formed for one in found)
+
+
+def test_a_teacher_reads_the_lines_of_a_seed_and_its_row_keeps_them(gold):
+    seed = next(row for row in gold[0] if row.get("context") and not signals.malformed(row))
+    asked = signals.teacher_messages(seed)[-1]["content"]
+    assert asked.endswith("\n" + seed["context"]) and "Assessment: " in asked
+    row = signals.teacher_row(seed, f"<trace>{seed['trace']}</trace>", "big")
+    assert row == {**seed, "source_batch": "teacher-big"}
+    assert "context" not in signals.teacher_row({**seed, "context": None}, f"<trace>{seed['trace']}</trace>", "big")

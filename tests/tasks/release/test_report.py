@@ -50,6 +50,13 @@ def test_page_shows_every_check_with_its_number_and_limit(page, sample_release):
     assert "3 more numbers are reported without a limit" in page.text
 
 
+def test_no_verdict_wraps(sample_release):
+    html = render_report(sample_release())
+    assert html.count('<span class="verdict plain">reported</span>') == 3
+    assert re.search(r"^\.verdict \{[^}]*white-space: nowrap", html, re.MULTILINE)
+    assert not re.search(r'<td>(?:<span class="soft">)?(?:reported|pass|fail|cannot tell)<', html)
+
+
 def test_page_changes_with_its_numbers(sample_release, stages):
     stages[4] = stages[4].model_copy(update={"checks": [check("largest logit difference", 7.7e-5, "<=", 1e-4)]})
     text = _Page(render_report(sample_release(stages=stages))).text
