@@ -82,7 +82,7 @@ def compare(
     from flows.comparison import load_comparison
 
     config = load_comparison(profile, _changes(set_ or []))
-    prefect_environment()
+    prefect_environment()  # before the first import of Prefect
     from flows.compare import compare as flow
 
     print(f"compared  {flow(config=config)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import ConfigError
 from flows.config import (
@@ -13,11 +13,11 @@ from flows.config import (
     disk_problems,
     load_config,
     profile_path,
+    profiles,
     read_values,
     refuse,
     validated,
 )
-from flows.pipeline import Pipeline
 from tasks import build_dataset, export_gguf, merge_adapter, merge_into_nf4, prepare_base, train_lora, validate_dataset
 from tasks.compare_models import CompareConfig, heldout_rows, refuse_unaskable
 from tasks.core import keys
@@ -27,6 +27,9 @@ from tasks.engines import askable
 from tasks.engines.compared_model import ADAPTER, BASE, MERGED, NF4, ModelEntry, run_input
 from tasks.merge_into_nf4 import MergeIntoNf4Config
 from tasks.prepare_base import BaseConfig
+
+if TYPE_CHECKING:
+    from flows.pipeline import Pipeline
 
 _MAKERS: dict[str, tuple[Stage, str]] = {
     "base": (prepare_base.STAGE, "base"),
@@ -60,7 +63,7 @@ def load_comparison(profile: str, changes: dict[str, Any] | None = None) -> Comp
     Raises:
         ConfigError: all unknown keys, wrong types and impossible values at once; a run that was made with other settings.
     """
-    path = profile_path(profile)
+    path = profile_path(profile, comparisons() + profiles())
     values = read_values(path, changes)
     if "compare" in values:
         config = validated(ComparisonConfig, values, path)
@@ -98,8 +101,10 @@ def last_run(run: Run) -> Last:
     found = {role: recall(stage, run, store) for role, (stage, _) in _MAKERS.items()}
     name = f"{run.name}/{run.part}" if run.part else run.name
     if missing := [role for role, one in found.items() if one is None]:
+        what = "nothing" if len(missing) == len(found) else f"no {', '.join(missing)}"
         raise ConfigError(
-            f"compare: {run.store} holds no {', '.join(missing)} of a run {name}. Make it first: python -m flows finetune."
+            f"compare: {run.store} holds {what} of a run {name}. Make it first: python -m flows finetune, with the profile of "
+            "that name."
         )
     strange = [
         f"{role} was made from another {given}"

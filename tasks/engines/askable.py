@@ -187,7 +187,7 @@ def hub_problem(entry: ModelEntry) -> str | None:
 
     where = f"{entry.hub} at {entry.revision}"
     try:
-        api = HfApi()
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=os.environ.get("HF_TOKEN"))
         info = api.model_info(entry.hub, revision=entry.revision)
         if info.gated:
             api.auth_check(entry.hub)  # a gated repository's listing is open to all, its files are not

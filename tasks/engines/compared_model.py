@@ -105,7 +105,7 @@ class ModelEntry(Settings):
         if len(given) != 1:
             wrong.append(f"give exactly one of {', '.join(_SOURCES)}; found {', '.join(given) or 'none'}")
         for name, source in _NEEDS.items():
-            if name in self.model_fields_set and getattr(self, source) is None:
+            if getattr(self, name) != type(self).model_fields[name].default and getattr(self, source) is None:
                 wrong.append(f"{name} belongs to {source}, which is not given")
         if self.run is not None and self.part is None:
             wrong.append("run needs part: base, adapter, merged, merged-nf4 or a quantisation such as q8_0")
