@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import ConfigError
@@ -76,15 +77,18 @@ def load_comparison(profile: str, changes: dict[str, Any] | None = None) -> Comp
 
 
 def comparison_of(finetune: FinetuneConfig) -> ComparisonConfig:
-    """The comparison of one run with itself: how far each step on the way is from the adapter as it was trained."""
+    """The comparison of one run with itself: how far each step on the way is from the adapter as it was trained.
+
+    Its leaderboard is placed beside the folder of the releases.
+    """
     parts = (BASE, ADAPTER, MERGED, NF4, *finetune.export.names)
     roles = {BASE: "base", NF4: "control"}
     models = [ModelEntry(name=part, run=finetune.name, part=part, role=roles.get(part)) for part in parts]
     shared = {name: getattr(finetune, name) for name in RunConfig.model_fields}
+    folder = Path(finetune.publish.folder).parent / "comparison"
     asking = finetune.evaluate.model_dump()
-    return ComparisonConfig(
-        **shared, compare=CompareConfig(models=models, rows_run=finetune.name, distance_to=ADAPTER, **asking)
-    )
+    compare = CompareConfig(models=models, rows_run=finetune.name, distance_to=ADAPTER, **asking)
+    return ComparisonConfig(**shared, folder=str(folder), compare=compare)
 
 
 Last = dict[str, tuple[dict, Artifact]]

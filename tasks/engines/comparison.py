@@ -70,7 +70,8 @@ def stand(
 
 
 def _about(one: Asked, standing: Standing) -> dict:
-    entry = one.entry
+    entry, again = one.entry, one.answers.again
+    same = sum(a == b for a, b in zip(one.answers.texts, again, strict=False))
     return {
         "role": entry.role,
         "rank": standing.ranks.get(entry.name),
@@ -78,6 +79,7 @@ def _about(one: Asked, standing: Standing) -> dict:
         "thinking": entry.thinking,
         "without_trace": entry.trace_is_optional,
         "prompt_set": entry.prompt_set,
+        "same_when_asked_again_fraction": round(same / len(again), 6) if again else None,
         "facts": one.facts,
     }
 
@@ -193,6 +195,12 @@ def _control(board: Mapping, rows: Mapping[str, Mapping], name: str) -> list[str
         told.append(
             f"Its mean KL to {reference} is {mine:.3g} nats a token, {mine / kl:,.0f} times that of {nearest} ({kl:.3g}); "
             f"{row['same_answers_fraction']:.1%} of its answers are {reference}'s word for word, "
-            f"{rows[nearest]['same_answers_fraction']:.1%} of {nearest}'s."
+            f"{rows[nearest]['same_answers_fraction']:.1%} of {nearest}'s{_own(row)}."
         )
     return [" ".join(told)]
+
+
+def _own(row: Mapping) -> str:
+    """What part of a difference between answers is the model's own noise."""
+    same = row["same_when_asked_again_fraction"]
+    return "" if same is None else f"; asked again, it repeats {same:.1%} of its own"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_contracts.gates import RankedBy
@@ -52,6 +52,11 @@ class Pair:
     """Rows that both were scored on."""
     rows_apart: int = 0
     """Rows on which their scores differ."""
+
+    def turned(self) -> Pair:
+        """The same, seen from the other side."""
+        low, high, difference = (None if one is None else 0.0 - one for one in (self.high, self.low, self.difference))
+        return replace(self, first=self.second, second=self.first, difference=difference, low=low, high=high)
 
 
 def fewest_rows_apart(interval_fraction: float) -> int:
@@ -111,8 +116,9 @@ class Standing:
     """Every two models, once."""
 
     def pair(self, one: str, other: str) -> Pair:
-        """How two models stand to each other."""
-        return next(p for p in self.pairs if {p.first, p.second} == {one, other})
+        """How `one` stands to `other`."""
+        found = next(p for p in self.pairs if {p.first, p.second} == {one, other})
+        return found if found.first == one else found.turned()
 
     @property
     def neighbours(self) -> list[Pair]:

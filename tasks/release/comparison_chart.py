@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PAPER, _BAND, _RULE = "#fbfaf6", "#f0ede3", "#dcd8cc"
 _INK, _SOFT, _BLUE, _BRASS, _RED = "#1d1f21", "#6b6d6f", "#2f5d7c", "#8a6417", "#a32a1c"
-_ROW_INCHES, _PANEL_INCHES, _MARGIN_INCHES = 0.42, 2.9, 1.75
+_ROW_INCHES, _PANEL_INCHES, _MARGIN_INCHES, _RIGHT_INCHES = 0.42, 2.8, 1.75, 0.8
 _DPI = 150
 _MAX_PANELS = 3
 
@@ -35,13 +35,13 @@ def draw_comparison(board: Mapping, path: Path) -> None:
     far = [row for row in rows if (row["distance"] or {}).get("mean_kl_nats") is not None]
     panels = len(metrics) + bool(far)
     names = max(len(_name(row)) for row in rows)
-    left = 0.35 + 0.082 * names
-    width, height = left + panels * _PANEL_INCHES, _MARGIN_INCHES + _ROW_INCHES * len(rows)
+    left = 0.75 + 0.082 * names
+    width, height = left + panels * _PANEL_INCHES + _RIGHT_INCHES, _MARGIN_INCHES + _ROW_INCHES * len(rows)
     with pyplot.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "axes.edgecolor": _RULE, "text.color": _INK}):
         figure, axes = pyplot.subplots(1, panels, figsize=(width, height), dpi=_DPI, squeeze=False, sharey=True)
         figure.patch.set_facecolor(_PAPER)
         figure.subplots_adjust(
-            left=left / width, right=1 - 0.25 / width, top=1 - 1.05 / height, bottom=0.7 / height, wspace=0.32
+            left=left / width, right=1 - _RIGHT_INCHES / width, top=1 - 1.05 / height, bottom=0.7 / height, wspace=0.32
         )
         for axis in axes[0]:
             _prepare(axis, rows)
@@ -103,10 +103,7 @@ def _scores(axis: Axes, board: Mapping, rows: Sequence[Mapping], metric: str) ->
             [score["low"], score["high"]], [number, number], color=_colour(row), linewidth=2.2, alpha=0.45, zorder=3
         )
         axis.scatter(score["value"], number, s=46, zorder=4, marker=_marker(row), linewidths=1.4, **_fill(row))
-        axis.annotate(
-            f"{score['value'] * 100:.1f}", (1, number), xycoords=("axes fraction", "data"), xytext=(6, 0),
-            textcoords="offset points", ha="left", va="center", fontsize=8, color=_colour(row), annotation_clip=False,
-        )  # fmt: skip
+        _beside(axis, number, f"{score['value'] * 100:.1f}", _colour(row))
 
 
 def _lines(axis: Axes, board: Mapping, metric: str) -> None:
@@ -142,13 +139,16 @@ def _distances(axis: Axes, rows: Sequence[Mapping], reference: str) -> None:
         if kl:
             axis.plot([low / 4, kl], [number, number], color=_colour(row), linewidth=1, alpha=0.35, zorder=3)
             axis.scatter(kl, number, s=46, zorder=4, marker=_marker(row), linewidths=1.4, **_fill(row))
-            text = f"{kl:.1e}"
-        else:
-            text = "reference" if row["model"] == reference else "not measured"
-        axis.annotate(
-            text, (1, number), xycoords=("axes fraction", "data"), xytext=(-2, 0), textcoords="offset points",
-            ha="right", va="center", fontsize=8, color=_colour(row) if kl else _SOFT,
-        )  # fmt: skip
+        text = f"{kl:.1e}" if kl else "reference" if row["model"] == reference else "not known"
+        _beside(axis, number, text, _colour(row) if kl else _SOFT)
+
+
+def _beside(axis: Axes, number: int, text: str, colour: str) -> None:
+    """A row's number, right of the panel."""
+    axis.annotate(
+        text, (1, number), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points", ha="left", va="center",
+        fontsize=8, color=colour, annotation_clip=False,
+    )  # fmt: skip
 
 
 def _colour(row: Mapping) -> str:

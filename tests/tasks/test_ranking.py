@@ -26,7 +26,8 @@ def test_a_clear_difference_differs_either_way_round():
     found = read(model("a", 90), model("b", 50))
     assert (found.reading, found.better, found.metric) == ("differ", "a", "sign")
     assert found.difference == 0.4 and found.low >= 0.3 and (found.rows, found.rows_apart) == (100, 40)
-    assert read(model("b", 50), model("a", 90)).better == "a"
+    turned = read(model("b", 50), model("a", 90))
+    assert turned.better == "a" and turned.turned() == found
 
 
 def test_equal_answers_are_all_but_tied():
@@ -77,6 +78,10 @@ def test_models_that_cannot_be_told_apart_share_a_rank():
     assert found.order == ["tuned", "merged", "q4", "base"]
     assert [one.reading for one in found.neighbours] == ["all but tied", "all but tied", "differ"]
     assert len(found.pairs) == 6
+    last = found.neighbours[-1]
+    assert (last.first, last.second) == ("q4", "base") and last.low > 0, (
+        "each beside the next, whichever was compared first"
+    )
 
 
 def test_being_tied_does_not_carry_over():
