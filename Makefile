@@ -13,7 +13,7 @@ setup: ## set up .venv from the pinned stacks (demo and test do it themselves)
 demo: setup ## the whole chain on two CPU cores: fine-tune, merge, export, evaluate, release
 	@$(RUN) -m flows finetune signals/nano
 
-compare: setup ## rank what a run made, or any list of models: make compare PROFILE=signals/compare/thinking
+compare: setup ## rank what a run made, or any list of models: make compare PROFILE=signals/compare-thinking
 	@$(RUN) -m flows compare $(or $(PROFILE),signals/nano)
 
 test: ## every test, Unsloth included

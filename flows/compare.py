@@ -18,7 +18,7 @@ def compare(profile: str = "signals/nano", config: ComparisonConfig | None = Non
     """Ask models the same held-out rows and write a leaderboard: table, picture, and every answer.
 
     Args:
-        profile: A list of models that ships (signals/compare/thinking), a finetune profile whose last run is compared step by
+        profile: A list of models that ships (signals/compare-thinking), a finetune profile whose last run is compared step by
             step (signals/nano), or the path of a YAML file of either kind.
         config: A whole configuration; when given, it is used in place of the profile.
     """

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from data_contracts.errors import ConfigError
-from flows.config import (
-    CONFIGS_FOLDER,
-    FinetuneConfig,
-    RunConfig,
-    disk_problems,
-    load_config,
-    profile_path,
-    profiles,
-    read_values,
-    refuse,
-    validated,
-)
+from flows.config import FinetuneConfig, RunConfig, flow_of, load_config, profile_path
 from tasks import build_dataset, export_gguf, merge_adapter, merge_into_nf4, prepare_base, train_lora, validate_dataset
 from tasks.compare_models import CompareConfig, heldout_rows, refuse_unaskable
 from tasks.core import keys
@@ -46,33 +35,28 @@ _MAKERS: dict[str, tuple[Stage, str]] = {
 class ComparisonConfig(RunConfig):
     """Everything about one comparison."""
 
+    flow: Literal["compare"] = "compare"
+    """Which flow the file is for."""
     folder: str = "comparison"
     """Folder in which the leaderboard is placed, under the comparison's name."""
     compare: CompareConfig
 
 
-def comparisons() -> list[str]:
-    """Every list of models that ships, as recipe/compare/name."""
-    found = CONFIGS_FOLDER.glob("*/compare/*.yaml")
-    return sorted(path.relative_to(CONFIGS_FOLDER).with_suffix("").as_posix() for path in found)
-
-
 def load_comparison(profile: str, changes: dict[str, Any] | None = None) -> ComparisonConfig:
-    """A list of models, by name (signals/compare/thinking) or path; for a finetune profile, what its last run made: base,
+    """A list of models, by name (signals/compare-thinking) or path; for a finetune profile, what its last run made: base,
     adapter, merge, every quantisation, and a control. `changes` are dotted names and new values of whichever file it is.
 
     Raises:
         ConfigError: all unknown keys, wrong types and impossible values at once; a run that was made with other settings.
     """
-    path = profile_path(profile, comparisons() + profiles())
-    values = read_values(path, changes)
-    if "compare" in values:
-        config = validated(ComparisonConfig, values, path)
-        refuse(path, disk_problems(config))
-        return config
+    path = profile_path(profile, "compare", "finetune")
+    if flow_of(path) == "compare":
+        return load_config(path, changes, ComparisonConfig)
     finetune = load_config(path, changes)
-    last = last_run(finetune.run())
-    refuse(path, [f"  {one}" for one in _other_settings(finetune, last)])
+    other = _other_settings(finetune, last_run(finetune.run()))
+    if other:
+        head = f"compare: the last run of {finetune.name} was made with other settings than {path.name}. Nothing was asked."
+        raise ConfigError([head, *other, "  Give --set as that run did, or run finetune again with these settings."])
     return comparison_of(finetune)
 
 
@@ -136,9 +120,7 @@ def _other_settings(finetune: FinetuneConfig, last: Last) -> list[str]:
             if getattr(now, name) == fields[name].get_default(call_default_factory=True)
         }
         changed = keys.differences(then, now.model_dump(mode="json", exclude=new))
-        found += [f"{block}.{one} since {stage.name} of the last run" for one in changed]
-    if found:
-        found.append("compare: give --set as that run did, or run finetune again with these settings.")
+        found += [f"  {block}.{one} since {stage.name} of the last run" for one in changed]
     return found
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from data_contracts.prompt import load_prompt
 from flows import comparison
-from flows.comparison import comparisons, from_last_runs, load_comparison
+from flows.comparison import from_last_runs, load_comparison
 from flows.config import CONFIGS_FOLDER, load_config, profile_path, profiles
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError
@@ -45,7 +45,9 @@ class Shop:
         places = {"store": str(self.store), "folder": str(self.folder / "comparison")}
         path = self.folder / f"{name}.yaml"
         compare = {"models": models, **ASKING, **rows, **more}
-        path.write_text(yaml.safe_dump({"name": name, "recipe": "signals", **places, "compare": compare}))
+        path.write_text(
+            yaml.safe_dump({"name": name, "recipe": "signals", "flow": "compare", **places, "compare": compare})
+        )
         return path
 
     def run(self, path: Path) -> dict[str, dict]:
@@ -68,14 +70,16 @@ def shop(tmp_path) -> Shop:
 
 
 def test_every_list_that_ships_is_valid_says_its_command_and_is_no_finetune_profile():
-    found = comparisons()
-    assert found == ["signals/compare/serving", "signals/compare/thinking"]
+    found = profiles("compare")
+    assert found == ["signals/compare-serving", "signals/compare-thinking"]
     for name in found:
         config = load_comparison(name)
         assert config.recipe == name.split("/")[0] and len(config.compare.models) >= 5
         assert name in (CONFIGS_FOLDER / f"{name}.yaml").read_text().splitlines()[0]
     assert not set(found) & set(profiles()), "profiles() are what finetune takes"
-    story = {(one.hub, one.thinking) for one in load_comparison("signals/compare/thinking").compare.models}
+    with pytest.raises(ConfigError, match="is for the flow compare, not finetune. Run: python -m flows compare"):
+        load_config(profile_path("signals/compare-thinking"))
+    story = {(one.hub, one.thinking) for one in load_comparison("signals/compare-thinking").compare.models}
     assert {("Qwen/Qwen3-0.6B", True), ("Qwen/Qwen3-0.6B", False)} <= story and len(story) == 6
 
 
@@ -96,7 +100,7 @@ def test_all_mistakes_of_a_list_are_told_at_once(shop):
 def test_a_profile_without_a_run_is_told_what_to_do(shop):
     with pytest.raises(ConfigError, match="holds nothing of a run signals-nano. Make it first"):
         load_comparison("signals/nano", {"store": str(shop.store)})
-    with pytest.raises(ConfigError, match="signals/compare/thinking, signals/nano"):
+    with pytest.raises(ConfigError, match="signals/compare-thinking, signals/nano"):
         load_comparison("no/such")
 
 
@@ -161,7 +165,7 @@ def test_a_run_made_with_other_settings_is_refused_by_their_names(finetuned):
     with pytest.raises(ConfigError) as caught:
         load_comparison("signals/nano", {"store": str(shop.store), "train.epochs": 9, "export.quantizations": ["f16"]})
     assert "train.epochs: 5.0 -> 9.0 since train_lora of the last run" in str(caught.value)
-    assert "export.quantizations" in str(caught.value) and "give --set as that run did" in str(caught.value)
+    assert "export.quantizations" in str(caught.value) and "Give --set as that run did" in str(caught.value)
     assert load_comparison("signals/nano", {"store": str(shop.store), "evaluate.batch_rows": 7}).compare.batch_rows == 7
 
 
