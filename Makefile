@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench serve ui validate clean
+.PHONY: help setup demo compare test check bench serve ui validate clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -12,6 +12,9 @@ setup: ## set up .venv from the pinned stacks (demo and test do it themselves)
 
 demo: setup ## the whole chain on two CPU cores: fine-tune, merge, export, evaluate, release
 	@$(RUN) -m flows finetune signals/nano
+
+compare: setup ## rank what a run made, or any list of models: make compare PROFILE=signals/compare-thinking
+	@$(RUN) -m flows compare $(or $(PROFILE),signals/nano)
 
 test: ## every test, Unsloth included
 	@$(PYTHON) deployments/setup.py --with dev --with unsloth
@@ -37,5 +40,5 @@ validate: setup ## check rows: make validate RECIPE=signals DATA=path
 	@$(RUN) -m flows validate $(RECIPE) $(DATA)
 
 clean: ## remove what runs made: store, release, validation, caches (.venv stays)
-	rm -rf store release validation .prefect .pytest_cache .ruff_cache .hypothesis
+	rm -rf store release comparison validation .prefect .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ A gate names a metric; the recipe's scoring gives metrics by the same names. One
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -47,6 +48,17 @@ class Gate(BaseModel):
         return check(metric, measured, comparison, limit, detail=detail, fix=self.why)
 
 
+class RankedBy(BaseModel):
+    """One metric by which models are ranked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    metric: str = Field(min_length=1)
+    """Name of a metric of the recipe's scoring."""
+    best: Literal["highest", "lowest"] = "highest"
+    """Which end of it is the better one."""
+
+
 class Gates(BaseModel):
     """All gates of a recipe."""
 
@@ -58,6 +70,8 @@ class Gates(BaseModel):
     """Fewest held-out rows; below it no gate has the power to tell, and all are *cannot tell*."""
     metrics: dict[str, Gate] = Field(min_length=1)
     """Gate by name of the metric."""
+    ranking: list[RankedBy] = []
+    """What a comparison of models ranks by: where the first metric cannot tell two apart, the next is asked."""
 
 
 def load_gates(recipe: str) -> Gates:

@@ -67,6 +67,28 @@ def validate(
 
 
 @app.command()
+def compare(
+    profile: Annotated[
+        str,
+        typer.Argument(
+            help="A finetune profile, whose last run is compared, or a list of models: a name or a YAML file."
+        ),
+    ] = "signals/nano",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one setting of that file: --set name=value")
+    ] = None,
+) -> None:
+    """Ask models the same held-out rows, rank them, and write a leaderboard."""
+    from flows.comparison import load_comparison
+
+    config = load_comparison(profile, _changes(set_ or []))
+    prefect_environment()  # before the first import of Prefect
+    from flows.compare import compare as flow
+
+    print(f"compared  {flow(config=config)}")
+
+
+@app.command()
 def serve(
     release: Annotated[str, typer.Argument(help="A profile such as signals/nano, or the folder of a release.")],
     quantization: Annotated[str | None, typer.Option(help="The GGUF to serve; the profile's own unless given.")] = None,

@@ -117,8 +117,8 @@ def profiles(flow: str = "finetune") -> list[str]:
     return sorted(name for name, values in found.items() if values.get("flow", "finetune") == flow)
 
 
-def profile_path(profile: str, flow: str = "finetune") -> Path:
-    """The YAML file of a profile name ("signals/nano") or of a path to one.
+def profile_path(profile: str, *flows: str) -> Path:
+    """The YAML file of a profile name ("signals/nano") or of a path to one; `flows` names those whose profiles may be meant.
 
     Raises:
         ConfigError: there is none.
@@ -126,7 +126,17 @@ def profile_path(profile: str, flow: str = "finetune") -> Path:
     for path in (Path(profile), CONFIGS_FOLDER / f"{profile}.yaml"):
         if path.is_file():
             return path
-    raise ConfigError(f"config: there is no file {profile!r}. Give a path, or one of: {', '.join(profiles(flow))}.")
+    known = [name for flow in flows or ("finetune",) for name in profiles(flow)]
+    raise ConfigError(f"config: there is no file {profile!r}. Give a path, or one of: {', '.join(known)}.")
+
+
+def flow_of(path: Path) -> str:
+    """Which flow a YAML file says that it is for; whatever else is wrong with it, `load_config` tells."""
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError:
+        return "finetune"
+    return str(values.get("flow", "finetune")) if isinstance(values, dict) else "finetune"
 
 
 def load_config(
@@ -237,13 +247,15 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _siblings(location: tuple, kind: type[BaseModel]) -> list[str]:
+    """The settings that may stand at a place; numbers in `location` are places in a list."""
     model: type[BaseModel] | None = kind
     for part in location[:-1]:
-        model = _block(model.model_fields[part].annotation) if model and part in model.model_fields else None
+        if not isinstance(part, int):
+            model = _block(model.model_fields[part].annotation) if model and part in model.model_fields else None
     return sorted(model.model_fields) if model else []
 
 
 def _block(annotation: Any) -> type[BaseModel] | None:
-    """The block of settings behind a type, `Block | None` included."""
+    """The block of settings behind a type, `Block | None` and `list[Block]` included."""
     kinds = (annotation, *get_args(annotation))
     return next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), None)

@@ -17,6 +17,7 @@ from tasks import (
     train_lora,
     validate_dataset,
 )
+from tasks.core.artifact import Store
 
 
 @flow(name="finetune", validate_parameters=True)
@@ -40,4 +41,5 @@ def finetune(profile: str = "signals/nano", config: FinetuneConfig | None = None
     evaluation = pipeline(evaluate_model.STAGE, config.evaluate, **made)
     made |= {"dataset": dataset, "evaluation": evaluation}
     with shown(config, made):
-        return place(config, pipeline(publish_model.STAGE, config.publish, **made))
+        release = pipeline(publish_model.STAGE, config.publish, **made)
+        return place(Store(config.store), release, config.publish.folder, config.name)

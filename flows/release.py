@@ -67,17 +67,16 @@ def shown(config: FinetuneConfig, made: dict[str, Artifact]) -> Iterator[None]:
         Console(width=max(Console().width, 150)).print(leaderboard.leaderboard_table(release))
 
 
-def place(config: FinetuneConfig, release: Artifact) -> str:
-    """Copy the release artifact to `<publish.folder>/<name>`, replacing it when a file there differs; returns the path."""
-    store = Store(config.store)
-    target = Path(config.publish.folder).resolve() / config.name
-    if not target.is_dir() or hash_folder(target) != release.files:
+def place(store: Store, made: Artifact, folder: str, name: str) -> str:
+    """Copy an artifact to `<folder>/<name>`, replacing what is there when a file differs; returns the path."""
+    target = Path(folder).resolve() / name
+    if not target.is_dir() or hash_folder(target) != made.files:
         aside = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(store.folder(release), aside, ignore=shutil.ignore_patterns("manifests"))
-        if hash_folder(aside) != release.files:
+        shutil.copytree(store.folder(made), aside, ignore=shutil.ignore_patterns("manifests"))
+        if hash_folder(aside) != made.files:
             raise ConfigError(
-                f"publish: the copy in {target.parent} differs from the release. Is its disk full or failing?"
+                f"{name}: the copy in {target.parent} differs from the store. Is its disk full or failing?"
             )
         if target.exists():
             shutil.rmtree(target)

@@ -10,28 +10,21 @@ Verifies: every model answered every row once; every scored file still has the d
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import Field
 
-from data_contracts import markers
-from data_contracts.gates import Gates, check_gates, load_gates
+from data_contracts.gates import Gates, load_gates
 from data_contracts.verdict import Check, check, overall, report
 from tasks.core.artifact import canonical_json, sha256_file
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines.asking import Answers, AskingConfig, ask_gguf, ask_transformers
-from tasks.engines.llama_engine import is_small
+from tasks.engines.asking import Answers, AskingConfig, LocalModel, ask_all
+from tasks.engines.gating import judge
 from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
-from tasks.engines.scoring import difference_interval, score_of
 from tasks.engines.survey import Scores, Survey
 from tasks.recipes import load_recipe
 
-_OTHER_SLOTS = 11
-"""Sequences decoded together when rows are answered again; a number that divides neither 32 nor the rows asked."""
 CEILING, BASE, ADAPTER, MERGED = "ceiling", "base", "adapter", "merged"
 
 
@@ -74,38 +67,23 @@ def _heldout(job: Job) -> list[dict]:
 
 
 def _ask_everyone(config: EvaluateConfig, job: Job, survey: Survey, digest: str) -> Iterator[Answers]:
-    files = gguf_files(job.inputs["gguf"])
-    rows = survey.asked
-    total, done = len(rows) * (3 + len(files)), 0
     yield survey.ceiling(CEILING)
-    base, adapter, merged = (job.inputs[name] for name in (BASE, ADAPTER, MERGED))
-    for model, folder, factors in ((BASE, base, None), (ADAPTER, base, adapter), (MERGED, merged, None)):
+    yield from ask_all(config, list(_models(job, digest)), survey.asked, job.beat)
 
-        def beat(answered: int, _total: int, _numbers: dict, before: int = done, model: str = model) -> None:
-            job.beat(before + answered, total, {"model": model})
 
-        answers = ask_transformers(config, job.prompt, rows, folder, factors, beat)
-        owner = ADAPTER if factors else model
-        size_bytes = sum(p.stat().st_size for p in job.inputs[owner].glob("*.safetensors"))
-        answers.model, answers.file_digest, answers.size_bytes = model, job.digests[owner], size_bytes
-        done += len(rows)
-        yield answers
-    done_by_file = dict.fromkeys(files, 0)
-
-    def ask(quantisation: str) -> Answers:
-        def beat(answered: int, _total: int, _numbers: dict) -> None:
-            done_by_file[quantisation] = answered
-            job.beat(done + sum(done_by_file.values()), total, {"model": quantisation})
-
-        path = files[quantisation]
-        answers = ask_gguf(config, job.prompt, rows, path, digest, beat)
-        answers.model, answers.file_digest, answers.size_bytes = quantisation, sha256_file(path), path.stat().st_size
-        return answers
-
-    # Small files run on one thread each (LlamaEngine), so that several are asked at once; large ones take every core.
-    at_once = min(len(files), os.cpu_count() or 1) if all(map(is_small, files.values())) else 1
-    with ThreadPoolExecutor(at_once) as pool:
-        yield from pool.map(ask, files)
+def _models(job: Job, digest: str) -> Iterator[LocalModel]:
+    """What is asked: the base, the base with the adapter, the merge, and every GGUF file."""
+    base = job.inputs[BASE]
+    for name, folder, adapter in (
+        (BASE, base, None),
+        (ADAPTER, base, job.inputs[ADAPTER]),
+        (MERGED, job.inputs[MERGED], None),
+    ):
+        size_bytes = sum(path.stat().st_size for path in job.inputs[name].glob("*.safetensors"))
+        yield LocalModel(name, folder, job.prompt, adapter, file_digest=job.digests[name], size_bytes=size_bytes)
+    for name, path in gguf_files(job.inputs["gguf"]).items():
+        found = {"file_digest": sha256_file(path), "size_bytes": path.stat().st_size}
+        yield LocalModel(name, path, job.prompt, contract_digest=digest, **found)
 
 
 def gguf_files(folder: Path) -> dict[str, Path]:
@@ -115,31 +93,8 @@ def gguf_files(folder: Path) -> dict[str, Path]:
 
 
 def _judge(one: Answers, scores: dict[str, Scores], gates: Gates, floor: dict[str, float]) -> list[Check]:
-    heldout_rows = len(scores[one.model]["valid_json_fraction"])
-    measured = {name: score_of(values, gates.interval_fraction)["value"] for name, values in scores[one.model].items()}
     largest = next((name for name in ("f32", "bf16", "f16") if name in scores), MERGED)
-    for name, values in scores[one.model].items():
-        stem = name.removesuffix("_fraction")
-        over_base = difference_interval(values, scores[BASE][name], gates.interval_fraction)
-        drop = difference_interval(scores[largest][name], values, gates.interval_fraction)
-        told = over_base is not None and name in floor
-        measured[f"tuned_over_base_{stem}_lower_bound"] = round(over_base[1] - floor[name], 6) if told else None
-        measured[f"quantised_{stem}_drop_fraction"] = drop and drop[0]
-    leaks = [
-        text
-        for text in one.texts[:heldout_rows]
-        if re.search(f"{markers.RAW_MARKERS}|{markers.STRIPPED_MARKERS}", text)
-    ]
-    return [
-        *check_gates(gates, measured, heldout_rows),
-        check(
-            "answers with a leaked chat or channel marker",
-            len(leaks),
-            "==",
-            0,
-            detail=repr(leaks[0][:80]) if leaks else "",
-        ),
-    ]
+    return judge(one, scores, gates, floor, base=BASE, largest=largest)
 
 
 def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:

@@ -14,7 +14,6 @@ the update away (seed story "signals"; silent-failures.md class 4).
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,7 +22,7 @@ from pydantic import Field
 from data_contracts.verdict import Check, failures
 from tasks.core.errors import ArtifactError
 from tasks.core.stage import Job, Settings, Stage, child_main
-from tasks.engines import adapter_file, merge_checks, weights_file
+from tasks.engines import adapter_file, merge_checks, model_folder, weights_file
 from tasks.engines.qlora_bases import compare_bases
 from tasks.engines.token_rows import read_token_rows
 from tasks.engines.weights_file import PlannedTensor, TensorEntry
@@ -31,15 +30,13 @@ from tasks.engines.weights_file import PlannedTensor, TensorEntry
 if TYPE_CHECKING:
     import torch
 
-_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-
 
 class MergeConfig(Settings):
     """How an adapter is merged, and how far the result may be from base + adapter."""
 
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type of the written weights. bfloat16 cannot overflow; float16 keeps more digits but can (class 22)."""
-    max_shard_bytes: int = Field(default=4 << 30, ge=1 << 20)
+    max_shard_bytes: int = Field(default=model_folder.MAX_SHARD_BYTES, ge=1 << 20)
     """Largest safetensors file, in bytes."""
     max_logit_diff: float = Field(default=1e-4, gt=0)
     """Largest |logit difference| between base+adapter and the merge, both in float32, before the cast."""
@@ -55,28 +52,17 @@ def merge_adapter(config: MergeConfig, job: Job) -> dict:
     """Write base + scale·B·A to `job.out` and bring along everything else that the base has."""
     base_folder = job.inputs["base"]
     base, adapter = read_mergeable(base_folder, job.inputs["adapter"], job.digests["base"])
-    _copy_companions(base_folder, job.out)
-    target = _DTYPES[config.dtype]
-    planned = [
-        PlannedTensor(name, target if e.dtype in _DTYPES.values() else e.dtype, e.shape) for name, e in base.items()
-    ]
-    shards = list(weights_file.plan_shards(planned, config.max_shard_bytes))
-    weight_map, done = {}, 0
-    for number, shard in enumerate(shards, 1):
-        name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        with (job.out / name).open("wb") as out:
-            weights_file.write_header(out, shard)
-            for tensor in shard:
-                _write_merged(out, base[tensor.name], tensor, adapter)
-                weight_map[tensor.name] = name
-                done += 1
-                job.beat(done, len(planned), {})
-    if len(shards) > 1:
-        total_bytes = sum(tensor.size_bytes for tensor in planned)
-        index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-        (job.out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), "utf-8")
-    _write_dtype(job.out / "config.json", config.dtype)
-    return {"modules": len(adapter.modules), "tensors": len(planned), "shards": len(shards), "dtype": config.dtype}
+    planned = model_folder.planned_as(base.values(), config.dtype)
+    shards = model_folder.write_like(
+        base_folder,
+        job.out,
+        planned,
+        config.dtype,
+        lambda out, tensor: _write_merged(out, base[tensor.name], tensor, adapter),
+        max_shard_bytes=config.max_shard_bytes,
+        beat=job.beat,
+    )
+    return {"modules": len(adapter.modules), "tensors": len(planned), "shards": shards, "dtype": config.dtype}
 
 
 def read_mergeable(
@@ -145,28 +131,11 @@ def add_delta(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     return delta.add_(weight.float()) if weight.shape == delta.shape else weight.float() + delta
 
 
-def _copy_companions(base_folder: Path, out: Path) -> None:
-    """Tokenizer, chat template, configs: everything but weights, and nothing executable."""
-    for path in sorted(base_folder.rglob("*")):
-        relative = path.relative_to(base_folder)
-        left_behind = ".safetensors" in path.name or path.suffix in (".py", *weights_file.PICKLE_SUFFIXES)
-        if path.is_dir() or relative.parts[0] == "manifests" or left_behind:
-            continue
-        (out / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, out / relative)
-
-
-def _write_dtype(path: Path, dtype: str) -> None:
-    config = json.loads(path.read_text("utf-8"))
-    config.pop("torch_dtype", None)
-    path.write_text(json.dumps({**config, "dtype": dtype}, indent=2) + "\n", "utf-8")
-
-
 def verify_merge(config: MergeConfig, job: Job) -> list[Check]:
     """Measure the written files against base + adapter; see the module's docstring."""
     base, adapter = read_mergeable(job.inputs["base"], job.inputs["adapter"], job.digests["base"])
     checks = merge_checks.compare_tensors(
-        base, adapter, weights_file.read_folder(job.out), _DTYPES[config.dtype], config.min_delta_cosine
+        base, adapter, weights_file.read_folder(job.out), model_folder.DTYPES[config.dtype], config.min_delta_cosine
     )
     companions = merge_checks.compare_companions(job.inputs["base"], job.out)
     if failures(companions):  # such a folder may not even load, and would hide what is wrong behind a library's error

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "transformers", "trl", "peft", "vllm", "llama_cpp", "datasets", "sklearn", "unsloth", "openai")
+HEAVY = (
+    "torch", "transformers", "trl", "peft", "vllm", "llama_cpp", "datasets", "sklearn", "unsloth", "openai", "matplotlib",
+)  # fmt: skip
 FLOWS = [
     one["entrypoint"].rpartition(".")[0] for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 ]
@@ -63,7 +65,10 @@ def test_all_contracts_are_quick_and_light():
 
 def test_serve_and_validate_commands_import_light():
     assert (
-        import_all(["flows.__main__", "flows.serve", "deployments.ui", "deployments.bootstrap"], "json")["heavy"] == []
+        import_all(
+            ["flows.__main__", "flows.serve", "flows.comparison", "deployments.ui", "deployments.bootstrap"], "json"
+        )["heavy"]
+        == []
     )
 
 

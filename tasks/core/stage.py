@@ -213,13 +213,20 @@ def run_in_child(stage: Stage, spec: dict, work: Path, run: Run, on_beat: child.
 
 def why(stage: Stage, run: Run, store: Store, parts: dict) -> list[str]:
     """Why this stage is built: which part of its key changed since this run's name last had it, or what is broken."""
+    last = recall(stage, run, store)
+    if last is None:
+        return ["first build"]
+    key_parts, artifact = last
+    return keys.differences(key_parts, parts) or store.problems(artifact) or ["no cache record for this key"]
+
+
+def recall(stage: Stage, run: Run, store: Store) -> tuple[dict, Artifact] | None:
+    """(parts of the key, artifact) that this run's name used last; None before its first run. Nothing is hashed here."""
     path = _memory(stage, run, store)
     if not path.is_file():
-        return ["first build"]
+        return None
     last = json.loads(path.read_text("utf-8"))
-    if changed := keys.differences(last["key_parts"], parts):
-        return changed
-    return store.problems(Artifact(**last["artifact"])) or ["no cache record for this key"]
+    return last["key_parts"], Artifact(**last["artifact"])
 
 
 def remember(stage: Stage, run: Run, store: Store, parts: dict, artifact: Artifact) -> None:

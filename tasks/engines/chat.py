@@ -7,15 +7,22 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from data_contracts.prompt import PromptContract
+from tasks.engines.chat_template import thinking_switch
 from tasks.engines.token_rows import TokenRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, contract: PromptContract, row: Mapping[str, object]) -> str:
-    """The chat up to where the answer begins."""
-    return tokenizer.apply_chat_template(contract.messages(row), tokenize=False, add_generation_prompt=True)
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase,
+    contract: PromptContract,
+    row: Mapping[str, object],
+    thinking: bool | None = None,
+) -> str:
+    """The chat up to where the answer begins; `thinking` as in chat_template.thinking_switch."""
+    switch = thinking_switch(thinking)
+    return tokenizer.apply_chat_template(contract.messages(row), tokenize=False, add_generation_prompt=True, **switch)
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

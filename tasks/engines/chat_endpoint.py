@@ -26,6 +26,7 @@ import httpx
 
 from tasks.core.artifact import canonical_json, hash_folder, sha256_file
 from tasks.core.errors import ConfigError, TransientError, redact
+from tasks.engines.chat_template import thinking_switch
 
 LONGEST_WAIT_S = 300.0
 """A server that asks for a longer pause is told of at once: the watchdog would take the silence for a hang."""
@@ -64,11 +65,16 @@ class Ask:
     max_tokens: int
     temperature: float | None = None
     """None leaves it to the server."""
+    thinking: bool | None = None
+    """As in chat_template.thinking_switch; None leaves it to the model's template."""
 
     @cached_property
     def digest(self) -> str:
         """sha256 of model, prompt and sampling settings."""
-        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()
+        parts = asdict(self)
+        if self.thinking is None:  # logs of answers that were asked without the switch stay good
+            del parts["thinking"]
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class Answer:
     """What the server says of a refusal, where it tells one apart."""
     hidden_chars: int = 0
     """Characters of reasoning that came in a channel of their own."""
+    thoughts: str = ""
+    """That reasoning, where the server shows it."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -233,6 +241,8 @@ class ChatEndpoint:
         body: dict[str, Any] = {"model": ask.model, "messages": list(ask.messages), self._token_limit: ask.max_tokens}
         if ask.temperature is not None:
             body["temperature"] = ask.temperature
+        if ask.thinking is not None:
+            body["chat_template_kwargs"] = thinking_switch(ask.thinking)
         deadline, parts, size = time.monotonic() + self._timeout_s, [], 0
         with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
             for part in response.iter_bytes():
@@ -295,7 +305,9 @@ class LocalChat:
 
         with LlamaEngine(self.path) as engine:
             for batch in _batches(asks, self._batch_rows):
-                prompts = [engine.tokenize(engine.render_chat(list(ask.messages))) for ask in batch]
+                prompts = [
+                    engine.tokenize(engine.render_chat(list(ask.messages), thinking=ask.thinking)) for ask in batch
+                ]
                 made = engine.generate(prompts, batch[0].max_tokens, progress=lambda _d, _t, numbers: alive(numbers))
                 yield from _as_answers(batch, prompts, made)
 
@@ -311,7 +323,9 @@ class LocalChat:
         stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
         for batch in _batches(asks, self._batch_rows):
             rendered = [
-                tokenizer.apply_chat_template(list(ask.messages), tokenize=False, add_generation_prompt=True)
+                tokenizer.apply_chat_template(
+                    list(ask.messages), tokenize=False, add_generation_prompt=True, **thinking_switch(ask.thinking)
+                )
                 for ask in batch
             ]
             prompts = [chat.text_ids(tokenizer, text) for text in rendered]
@@ -367,11 +381,13 @@ def _read(body: bytes) -> Answer:
         message = choice["message"]
         content, usage = message.get("content"), value.get("usage") or {}
         thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
+        thoughts = thoughts if isinstance(thoughts, str) else ""
         return Answer(
             text=content if isinstance(content, str) else "",
             finish_reason=str(choice.get("finish_reason") or "unknown"),
             refusal=" ".join(str(message.get("refusal") or "").split()),
-            hidden_chars=len(thoughts) if isinstance(thoughts, str) else 0,
+            hidden_chars=len(thoughts),
+            thoughts=thoughts,
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
         )

@@ -27,6 +27,15 @@ def render_template(template: str, **values: Any) -> str:
         ) from error
 
 
+def thinking_switch(thinking: bool | None) -> dict[str, bool]:
+    """What a template is given beside the conversation to turn thinking on or off; None leaves it to the template.
+
+    `enable_thinking` is the name that Qwen3's template reads and that vLLM, SGLang and llama.cpp's server pass on; a
+    template that does not know it renders the same either way, without a word (see askable.py, which refuses that).
+    """
+    return {} if thinking is None else {"enable_thinking": thinking}
+
+
 @cache
 def _environment_of_now() -> Any:
     return chat_environment(lambda form: datetime.now().strftime(form))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data_contracts.errors import ArtifactError
-from tasks.engines.chat_template import render_template
+from tasks.engines.chat_template import render_template, thinking_switch
 from tasks.engines.llama_batch import BatchedRun, shared_prefix_tokens
 from tasks.engines.llama_binding import complaints, decode, forget_complaints, llama_api
 
@@ -136,8 +136,10 @@ class LlamaEngine:
             f"llama: {self.path.name} could not turn {len(ids)} tokens into text. Check the vocabulary."
         )
 
-    def render_chat(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as the template inside the GGUF writes it."""
+    def render_chat(
+        self, messages: list[dict[str, str]], add_generation_prompt: bool = True, thinking: bool | None = None
+    ) -> str:
+        """A conversation as the template inside the GGUF writes it; `thinking` as in chat_template.thinking_switch."""
         api = llama_api()
         template = self.metadata.get("tokenizer.chat_template")
         if not template:
@@ -148,7 +150,8 @@ class LlamaEngine:
             name: (api.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace") if token >= 0 else ""
             for name, token in (("bos_token", api.llama_vocab_bos(self._vocab)), ("eos_token", self.eos_id))
         }
-        return render_template(template, messages=messages, add_generation_prompt=add_generation_prompt, **tokens)
+        values = {"messages": messages, "add_generation_prompt": add_generation_prompt, **thinking_switch(thinking)}
+        return render_template(template, **values, **tokens)
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """Logits (tokens, vocab) float32 of every position of one sequence."""

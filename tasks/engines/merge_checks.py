@@ -40,7 +40,7 @@ def compare_tensors(
         module = adapter.by_base_tensor.get(name)
         if module is None:
             untouched += 1
-            equal += _bits_equal(before.to(written.dtype), written)
+            equal += bits_equal(before.to(written.dtype), written)
             continue
         delta = module.delta().double()
         wanted = before.float() + delta.float()
@@ -50,8 +50,8 @@ def compare_tensors(
         shares[name] = ((written.double() - before.double()) * delta).sum().item() / max(
             (delta * delta).sum().item(), 1e-300
         )
-        exact += _bits_equal(wanted.to(torch_dtype(dtype)), written)
-        changed += not _bits_equal(before.to(written.dtype), written)
+        exact += bits_equal(wanted.to(torch_dtype(dtype)), written)
+        changed += not bits_equal(before.to(written.dtype), written)
     modules = len(adapter.modules)
     floats = {entry.dtype for entry in merged.values() if entry.dtype in ("F64", "F32", "F16", "BF16")}
     worst = min(cosines, key=cosines.get, default=None)
@@ -197,7 +197,8 @@ def _round_at_random(model, exact: dict[str, torch.Tensor], dtype: str, seed: in
             parameters[name].copy_((weight + shift * spacing).to(getattr(torch, dtype)).float())
 
 
-def _bits_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+def bits_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Same dtype, shape and bytes: NaN equals itself, 0.0 is not -0.0."""
     import torch
 
     return (

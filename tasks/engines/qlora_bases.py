@@ -1,22 +1,28 @@
-"""Onto which base a QLoRA adapter is best merged, measured: the 16-bit weights are not those it was trained beside.
+"""4-bit bases: onto which one a QLoRA adapter is best merged, and what a merge into the 4-bit weights themselves loses.
 
-Merging into the 4-bit weights themselves is refused (tasks/merge_adapter.py). What is left is a choice between the 16-bit
-base, which is exact but new to the adapter, and the 4-bit base written out in 16 bits, which it knows but which is coarse
-(silent-failures.md, class 6; peft issue 2105).
+The 16-bit weights are not those that a QLoRA adapter was trained beside. Merging into the 4-bit ones is refused
+(tasks/merge_adapter.py), and done on purpose only to be compared (tasks/merge_into_nf4.py). What is left is a choice between
+the 16-bit base, which is exact but new to the adapter, and the 4-bit base written out in 16 bits, which it knows but which
+is coarse (silent-failures.md, class 6; peft issue 2105).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_contracts.verdict import Check, report
 from tasks.engines import hf_engine
+from tasks.engines.adapter_file import Adapter
 from tasks.engines.gguf_parity import Parity
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from transformers import PreTrainedModel
 
 TRAINED, EXACT, DEQUANTISED = "its 4-bit training base", "the 16-bit base", "the dequantised base"
@@ -66,15 +72,56 @@ def load_nf4(folder: Path, dtype: str = "float32") -> PreTrainedModel:
     )
 
 
-def load_dequantised(folder: Path) -> PreTrainedModel:
-    """The same weights, rounded to NF4 and written out again in float32."""
+Weights = Mapping[str, Callable[[], "torch.Tensor"]]
+"""Name of a base's tensor -> its weight, read or computed when called: one is in memory at a time."""
+
+
+def merged_into_nf4(base: Path, adapter: Path) -> Weights:
+    """The story's bug, by the libraries' own hands: PEFT merges into the 4-bit layers and rounds each sum to NF4 again."""
+    with hf_engine.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns of just what is wanted here: "may get different generations"
+        return dequantised(hf_engine.with_adapter(load_nf4(base), adapter).merge_and_unload())
+
+
+def dequantised(model: PreTrainedModel) -> Weights:
+    """The float32 weight of every layer that a model holds in 4 bits."""
     from bitsandbytes.functional import dequantize_4bit
 
+    def weight(parameter: torch.Tensor) -> torch.Tensor:
+        state = parameter.quant_state
+        return dequantize_4bit(parameter.data, state).float().reshape(state.shape).cpu()
+
+    held = [(name, one) for name, one in model.named_parameters() if getattr(one, "quant_state", None) is not None]
+    return {name: partial(weight, parameter) for name, parameter in held}
+
+
+@dataclass(frozen=True)
+class Survival:
+    """What is left of an adapter's update U = scale·B·A in merged weights W', against the weights W that it was added to."""
+
+    kept_fraction: float
+    """<W' - W, U> / <U, U>, over all modules: 1 when nothing was lost along the update's direction."""
+    error_ratio: float
+    """||W' - W - U|| / ||U||, over all modules: 0 for an exact merge, 1 for an error as large as the update."""
+
+
+def survival(adapter: Adapter, started: Weights, merged: Weights) -> Survival:
+    """Measured tensor by tensor over the modules of the adapter."""
+    along = size = error = 0.0
+    for name, module in adapter.by_base_tensor.items():
+        update = module.delta().double()
+        moved = merged[name]().double() - started[name]().double()
+        along += (moved * update).sum().item()
+        size += (update * update).sum().item()
+        error += ((moved - update) ** 2).sum().item()
+    size = max(size, 1e-300)
+    return Survival(round(along / size, 6), round((error / size) ** 0.5, 6))
+
+
+def load_dequantised(folder: Path) -> PreTrainedModel:
+    """The same weights, rounded to NF4 and written out again in float32."""
     model = hf_engine.load_model(folder)
     weights = dict(model.named_parameters())
-    for name, parameter in load_nf4(folder).named_parameters():
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
-            exact = weights[name]
-            exact.data.copy_(dequantize_4bit(parameter.data, state).reshape(exact.shape))
+    for name, weight in dequantised(load_nf4(folder)).items():
+        weights[name].data.copy_(weight())
     return model

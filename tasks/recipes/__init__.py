@@ -16,6 +16,8 @@ A recipe module offers:
     reference_rows() -> rows of the fixed benchmark
     completion(row) -> str                                                    what the model learns to answer
     parse_output(text, row) -> Parsed                                         an answer to a row read back, or why it cannot be
+    with_thoughts(text, thoughts) -> str                                      an answer given without its trace, made readable;
+                                                                              only where answers hold one
     reads_back(row) -> bool                                                   the row's own answer survives being read
     score(row, parsed) -> {metric: number | None}                             None: this row says nothing about it
     all_right(row, parsed) -> bool                                            for the side-by-side page

@@ -128,6 +128,14 @@ def parse_output(text: str, row: Mapping[str, object] | None = None) -> Parsed:
     return Parsed(trace, None, error=found) if schema is SignalError else Parsed(trace, found)
 
 
+def with_thoughts(text: str, thoughts: str = "") -> str:
+    """An answer whose thoughts came apart from it, or that was given without any, as one text that `parse_output` reads.
+
+    A text that holds its trace itself is left as it is.
+    """
+    return text if "</think>" in text else f"<think>\n{thoughts}\n</think>\n\n{text.strip()}"
+
+
 def reads_back(row: Mapping[str, object]) -> bool:
     """The answer that the row expects is read as the row has it."""
     parsed = parse_output(completion(row))

@@ -70,14 +70,14 @@ class Demo:
         process.wait()
         psutil.wait_procs(children, timeout=30)
 
-    def start(self, *changes: str, **variables: str) -> subprocess.Popen:
+    def start(self, *changes: str, command: str = "finetune", **variables: str) -> subprocess.Popen:
         """The command line in a process of its own, with environment variables of its own."""
         places = [f"store={self.folder / 'store'}", f"publish.folder={self.folder / 'release'}"]
         settings = [part for one in (*places, *changes) for part in ("--set", one)]
         env = {**os.environ, "PREFECT_HOME": str(self.folder / "prefect"), "HF_TOKEN": "hf_secretsecretsecretsecret"}
         env = {name: value for name, value in env.items() if name not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
         env |= variables
-        argv = [sys.executable, "-m", "flows", "finetune", "signals/nano", *settings]
+        argv = [sys.executable, "-m", "flows", command, "signals/nano", *settings]
         return subprocess.Popen(argv, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def lying(self, pattern: str) -> set[Path]:
@@ -173,6 +173,33 @@ def test_a_second_run_reuses_everything_quickly(demo):
     print(f"the cached run took {seconds:.1f} s")
     assert set(demo.how(printed).values()) == {"reused"}
     assert seconds < 60  # 20 s on two quiet cores; `make bench` measures it
+
+
+def test_the_comparison_of_the_run_sets_the_control_apart(demo):
+    """base < tuned, merged = tuned, every quant tied with them, the merge into 4 bits apart by a number, ceiling on top."""
+    printed, _ = demo.run(command="compare")
+    assert "train_lora" not in printed, "a comparison trains nothing"
+    folder = demo.folder / "comparison" / "signals-nano"
+    board = json.loads((folder / "leaderboard.json").read_text())
+    models = {row["model"]: row for row in board["models"]}
+    assert set(models) == {"ceiling", "base", "adapter", "merged", "merged-nf4", *FILES}
+    assert next(iter(models)) == "ceiling" and models["ceiling"]["rank"] is None
+    assert value(models, "ceiling", "disagreeing_sign_accuracy_fraction") == 1
+    for name in ("adapter", "merged", *FILES):
+        assert models[name]["rank"] == 1 < models["base"]["rank"], name
+    pairs = {frozenset((one["first"], one["second"])): one for one in board["pairs"]}
+    assert pairs[frozenset(("adapter", "merged"))]["reading"] == "all but tied"
+    against_base = pairs[frozenset(("base", "merged"))]
+    assert against_base["reading"] == "differ" and against_base["better"] == "merged"
+    control, merged = models["merged-nf4"], models["merged"]
+    assert control["facts"]["update"]["error_ratio"] > 10 * merged["facts"]["update"]["error_ratio"]
+    kl = {name: row["distance"]["mean_kl_nats"] for name, row in models.items() if row.get("distance")}
+    assert kl["merged-nf4"] > 10 * max(kl[name] for name in ("merged", "f16", "q8_0"))
+    assert control["same_answers_fraction"] < merged["same_answers_fraction"]
+    assert (folder / "leaderboard.png").stat().st_size > 20_000
+    assert f"{merged['file_digest']}" == demo.manifests()["merged"]["digest"]
+    again, _ = demo.run(command="compare")
+    assert re.search(r"^compare_models +reused", again, re.M)
 
 
 def test_a_run_from_the_ui_ends_green_and_leaves_its_pages(demo, tmp_path):

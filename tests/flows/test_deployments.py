@@ -41,8 +41,9 @@ def unexplained(schema: dict) -> list[str]:
     ]
 
 
-def test_the_two_flows_are_deployed():
-    assert sorted(ENTRYPOINTS) == ["flows.finetune.finetune", "flows.validate_contract.validate_contract"]
+def test_the_flows_are_deployed():
+    wanted = ["flows.compare.compare", "flows.finetune.finetune", "flows.validate_contract.validate_contract"]
+    assert sorted(ENTRYPOINTS) == wanted
 
 
 @pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
@@ -98,7 +99,7 @@ def deployed(prefect_server: str) -> dict[str, dict]:
 
 
 def test_the_server_takes_the_deployments(deployed):
-    assert deployed.keys() == {"laptop-nano", "laptop"}
+    assert deployed.keys() == {"laptop-nano", "laptop-compare", "laptop"}
     nano = deployed["laptop-nano"]
     assert nano["parameters"] == {"profile": "signals/nano"} and nano["enforce_parameter_schema"]
     assert nano["global_concurrency_limit"]["limit"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tasks.core.artifact import canonical_json
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.engines import answer_log
 from tasks.engines.answer_log import AnswerLog, answer_all
@@ -51,7 +53,9 @@ def test_an_answer_is_read_whole():
     with ChatServer(lambda _m: Reply("fine words", reasoning="hm, hm")) as server:
         found = asked(server, "hello there")["hello there"]
         body = server.requests[0].body
-    assert found == Answer("fine words", "stop", hidden_chars=6, prompt_tokens=2, completion_tokens=2)
+    assert found == Answer(
+        "fine words", "stop", hidden_chars=6, thoughts="hm, hm", prompt_tokens=2, completion_tokens=2
+    )
     assert body == {"model": "m", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 64}
 
 
@@ -234,9 +238,24 @@ def test_every_setting_is_part_of_what_was_asked():
     others = [
         replace(one, **change) for change in ({"where": "x"}, {"model": "n"}, {"max_tokens": 65}, {"temperature": 0.0})
     ]
+    others += [replace(one, thinking=False), replace(one, thinking=True)]
     others.append(replace(one, messages=({"role": "user", "content": "b"},)))
-    assert len({other.digest for other in [one, *others]}) == 6
+    assert len({other.digest for other in [one, *others]}) == 8
     assert replace(one).digest == one.digest
+
+
+def test_answers_that_were_asked_before_the_thinking_switch_are_still_known():
+    one = Ask("w", "m", ({"role": "user", "content": "a"},), 64)
+    before = {"where": "w", "model": "m", "messages": one.messages, "max_tokens": 64, "temperature": None}
+    assert one.digest == hashlib.sha256(canonical_json(before).encode()).hexdigest()
+
+
+def test_the_thinking_switch_is_sent_as_servers_take_it():
+    with ChatServer() as server, ChatEndpoint(server.url) as endpoint:
+        asks = [ask_of(server, f"q{state}", thinking=state) for state in (None, True, False)]
+        list(endpoint.answers(asks, lambda _numbers: None))
+        sent = {one.user: one.body.get("chat_template_kwargs") for one in server.requests}
+    assert sent == {"qNone": None, "qTrue": {"enable_thinking": True}, "qFalse": {"enable_thinking": False}}
 
 
 # --- the log

@@ -84,7 +84,7 @@ def test_the_header_of_a_gguf_gives_the_digest_back(tiny_base, tmp_path):
 
 
 def test_a_gguf_of_another_contract_is_not_evaluated(tmp_path):
-    from tasks.engines.asking import AskingConfig, ask_gguf
+    from tasks.engines.asking import AskingConfig, LocalModel, ask
     from tasks.engines.gguf_convert import convert
     from tests.fixtures.tiny_model import make_tiny_model
 
@@ -94,6 +94,10 @@ def test_a_gguf_of_another_contract_is_not_evaluated(tmp_path):
     rows = [{"headline": "Rates fell", "question": "Will rates fall?"}]
     config = AskingConfig(max_new_tokens=8, repeated_rows=1)
     with pytest.raises(ArtifactError, match=r"m\.gguf was made for another prompt contract"):
-        ask_gguf(config, contract, rows, tmp_path / "m.gguf", contract_digest(contract, model))
-    found = ask_gguf(config, contract, rows, tmp_path / "m.gguf", "d" * 64)
+        ask(
+            config,
+            LocalModel("m", tmp_path / "m.gguf", contract, contract_digest=contract_digest(contract, model)),
+            rows,
+        )
+    found = ask(config, LocalModel("m", tmp_path / "m.gguf", contract, contract_digest="d" * 64), rows)
     assert found.texts == found.again and len(found.texts) == 1

@@ -1,0 +1,51 @@
+"""The gates of a recipe held to one model's answers, beside a base and, for a quantised file, the file it was made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from data_contracts import markers
+from data_contracts.gates import Gates, check_gates
+from data_contracts.verdict import Check, check
+from tasks.engines.asking import Answers
+from tasks.engines.scoring import difference_interval, score_of
+from tasks.engines.survey import Scores
+
+
+def judge(
+    one: Answers,
+    scores: Mapping[str, Scores],
+    gates: Gates,
+    floor: Mapping[str, float],
+    *,
+    base: str | None,
+    largest: str | None,
+) -> list[Check]:
+    """Every gate beside its number, and the answers searched for leaked markers.
+
+    `base` names the model that tuning started from, `largest` the one that a quantised file was made from; without one, the
+    gates that speak of it are *cannot tell*. `floor`: metric -> how far this model differs from itself (Survey.noise_floor).
+    """
+    mine = scores[one.model]
+    heldout_rows = len(next(iter(mine.values())))
+    measured = {name: score_of(values, gates.interval_fraction)["value"] for name, values in mine.items()}
+    for name, values in mine.items():
+        stem = name.removesuffix("_fraction")
+        over_base = base and difference_interval(values, scores[base][name], gates.interval_fraction)
+        drop = largest and difference_interval(scores[largest][name], values, gates.interval_fraction)
+        told = over_base and name in floor
+        measured[f"tuned_over_base_{stem}_lower_bound"] = round(over_base[1] - floor[name], 6) if told else None
+        measured[f"quantised_{stem}_drop_fraction"] = drop[0] if drop else None
+    leak = re.compile(f"{markers.RAW_MARKERS}|{markers.STRIPPED_MARKERS}")
+    leaks = [text for text in one.texts[:heldout_rows] if leak.search(text)]
+    return [
+        *check_gates(gates, measured, heldout_rows),
+        check(
+            "answers with a leaked chat or channel marker",
+            len(leaks),
+            "==",
+            0,
+            detail=repr(leaks[0][:80]) if leaks else "",
+        ),
+    ]
