@@ -64,11 +64,16 @@ class Ask:
     max_tokens: int
     temperature: float | None = None
     """None leaves it to the server."""
+    json_schema: dict | None = None
+    """What the server must hold its answer to (`response_format`); None asks for plain text. A local model ignores it."""
 
     @cached_property
     def digest(self) -> str:
         """sha256 of model, prompt and sampling settings."""
-        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()
+        parts = asdict(self)
+        if self.json_schema is None:  # logs of answers without one stay good
+            del parts["json_schema"]
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -233,6 +238,9 @@ class ChatEndpoint:
         body: dict[str, Any] = {"model": ask.model, "messages": list(ask.messages), self._token_limit: ask.max_tokens}
         if ask.temperature is not None:
             body["temperature"] = ask.temperature
+        if ask.json_schema is not None:
+            held_to = {"name": "answer", "strict": True, "schema": ask.json_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": held_to}
         deadline, parts, size = time.monotonic() + self._timeout_s, [], 0
         with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
             for part in response.iter_bytes():
