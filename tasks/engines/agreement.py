@@ -175,9 +175,9 @@ def bias_check(name: str, found: dict, fix: str) -> Check:
     return check(name, round(float(away), 4), "==", 0.0, detail=detail, fix=fix)
 
 
-def first_share_check(judge: str, shares: Sequence[float]) -> Check:
+def first_share_check(shares: Sequence[float]) -> Check:
     """An answer compared with itself: how often the judge takes the first, "equal" counting half, must lie near 0.5."""
-    name = f"{judge}: an answer against itself, distance from one half"
+    name = "an answer against itself, distance from one half"
     if len(shares) < _LEAST_PAIRS:
         return check(name, None, "<=", _FIRST_SHARE_OFF, detail=f"{len(shares)} comparisons, {_LEAST_PAIRS} needed")
     share = sum(shares) / len(shares)
@@ -186,9 +186,9 @@ def first_share_check(judge: str, shares: Sequence[float]) -> Check:
     return check(name, round(abs(share - 0.5), 4), "<=", _FIRST_SHARE_OFF, detail=detail, fix=fix)
 
 
-def swap_check(judge: str, pairs: Sequence[tuple[float, float]]) -> Check:
+def swap_check(pairs: Sequence[tuple[float, float]]) -> Check:
     """Two answers in both orders: (share of the first answer, shown first; the same, shown second) must agree."""
-    name = f"{judge}: comparisons that turn with the order of the answers"
+    name = "comparisons that turn with the order of the answers"
     if len(pairs) < _LEAST_PAIRS:
         return check(name, None, "<=", 0.25, detail=f"{len(pairs)} pairs in both orders, {_LEAST_PAIRS} needed")
     turned = sum(one != other for one, other in pairs) / len(pairs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,25 +153,15 @@ def _refuse_other_prompts(asked: dict[str, set[str]]) -> None:
 def _merged(found: dict[str, _Evaluation], tasks: list[str]) -> tuple[list[Model], list[list[str]]]:
     """The models of all evaluations. The same file with the same answers in each of them is one model."""
     models, texts = [], []
-    bare = {row["model"] for one in found.values() for row in one.board}
-    for name in _in_order(found):
+    for name in dict.fromkeys(row["model"] for one in found.values() for row in one.board):
         given = [(label, row) for label, one in found.items() for row in one.board if row["model"] == name]
         answers = [[found[label].lines[task]["answers"][name] for task in tasks] for label, _ in given]
-        alike = all(
-            one == answers[0] and row.get("file_digest") == given[0][1].get("file_digest")
-            for one, (_, row) in zip(answers, given, strict=True)
-        )
-        everywhere = len(given) == len(found)
-        for (label, row), one in list(zip(given, answers, strict=True))[: 1 if alike and everywhere else None]:
-            shown = name if len(found) == 1 or (alike and everywhere) else f"{label}/{name}"
-            models.append(_model(shown, row))
+        same = {(row.get("file_digest"), tuple(one)) for one, (_, row) in zip(answers, given, strict=True)}
+        alike = len(given) == len(found) and len(same) == 1
+        for (label, row), one in list(zip(given, answers, strict=True))[: 1 if alike else None]:
+            models.append(_model(name if alike else f"{label}/{name}", row))
             texts.append(one)
-    assert len(bare) <= len(models)
     return models, texts
-
-
-def _in_order(found: dict[str, _Evaluation]) -> list[str]:
-    return list(dict.fromkeys(row["model"] for one in found.values() for row in one.board))
 
 
 def _model(name: str, row: dict) -> Model:
@@ -217,7 +208,7 @@ def gate_results(recipe: ModuleType, row: dict, text: str) -> dict[str, bool | N
 
     A recipe has them when its `score` gives `gate_pass_fraction`; each gate is then a metric of 0, 1 or None.
     """
-    numbers = recipe.score(row, recipe.parse_output(text))
+    numbers = recipe.score(row, recipe.parse_output(text, row))
     if GATE_PASS not in numbers:
         return {}
     found = {name: value for name, value in numbers.items() if name != GATE_PASS and value in (None, 0.0, 1.0)}
@@ -226,13 +217,11 @@ def gate_results(recipe: ModuleType, row: dict, text: str) -> dict[str, bool | N
 
 def gate_share(recipe: ModuleType, row: dict, text: str) -> float | None:
     """Share of the gates that say something which an answer passes; None when none does."""
-    return recipe.score(row, recipe.parse_output(text)).get(GATE_PASS)
+    return recipe.score(row, recipe.parse_output(text, row)).get(GATE_PASS)
 
 
 def warnings_of(text: str, rubric: Rubric) -> list[str]:
     """What a reader of the scores should know about an answer: it is empty, leaks a channel, or speaks to its judge."""
-    import re
-
     found = [] if text.strip() else ["empty: there is no answer"]
     if leak := re.search(f"{markers.RAW_MARKERS}|{markers.STRIPPED_MARKERS}", text):
         found.append(f"leaked channel: {' '.join(leak[0].split())!r}")

@@ -124,7 +124,11 @@ def _chat(system: str, user: str) -> tuple[dict[str, str], ...]:
 
 
 def harmless(text: str) -> str:
-    """The text with a space inside each control token: a server must not read an answer as a turn of the conversation."""
+    """The text with a space inside each control token: a server must not read an answer as a turn of the conversation.
+
+    Half a surrogate pair, which no request can carry, becomes a question mark.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
     return _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
