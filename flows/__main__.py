@@ -104,8 +104,8 @@ def boards_list(
     """The boards kept for a release, the oldest first."""
     from flows.boards import kept_boards
 
-    for path in kept_boards(folder, name):
-        print(f"{path.stem}  {path}")
+    kept = kept_boards(folder, name)
+    print("\n".join(f"{path.stem}  {path}" for path in kept) or f"No board of {name} is kept in {folder / 'boards'}.")
 
 
 def _changes(pairs: list[str]) -> dict:
