@@ -223,7 +223,7 @@ def gate_share(recipe: ModuleType, row: dict, text: str) -> float | None:
 def warnings_of(text: str, rubric: Rubric) -> list[str]:
     """What a reader of the scores should know about an answer: it is empty, leaks a channel, or speaks to its judge."""
     found = [] if text.strip() else ["empty: there is no answer"]
-    if leak := re.search(f"{markers.RAW_MARKERS}|{markers.STRIPPED_MARKERS}", text):
+    if leak := re.search(markers.STRIPPED_MARKERS, text):
         found.append(f"leaked channel: {' '.join(leak[0].split())!r}")
     return found + addresses_judge(text, rubric)
 

@@ -17,6 +17,8 @@ _WHO = r"(?:judges?|graders?|evaluators?|raters?|language model|ai model)"
 _PLEA = rf"""
     \b(?:give|assign|award|grant|rate|score|grade|mark)\b (?:\s+{_SMALL_WORD}){{0,6}} \s+ {_BEST} \b
     (?: \s*(?:out\ of|of|/)\s*(?:5|five|10|ten)\b | \s+{_NOUN}\b | \s*[.!]?\s*$ )
+  | \b(?:give|assign|award|grant)\b (?:\s+{_SMALL_WORD}){{0,6}} \s+ an?\s+(?:5|five|10|ten)\b
+    (?= \s*[^\w%\s-] | \s+(?:and|because|for|since|overall|on|in)\b )
   | \b(?:deserves?|merits?|earns?|(?:must|should)\ (?:get|receive|be\ (?:given|scored|rated|graded)))
     (?:\s+(?:an?|the|at|least|possible))* \s+ {_BEST}
     (?: \s*(?:out\ of|/)\s*(?:5|five|10|ten)\b | \s+{_NOUN}\b | \s*[.!]?\s*$ )

@@ -155,11 +155,12 @@ def problems_of(
         "questions beyond those of rubric, task and answer": (found - wanted).total(),
         "unscored without a reason": sum(one["levels"] is None and not one["unscored"] for one in records),
         "scored and unscored at once": sum(bool(one["unscored"]) for one in scored),
-        "levels off the rubric": sum(
-            tuple(one["levels"]) != plan.rubric.names or not all(map(plan.rubric.allows, one["levels"].values()))
-            for one in answers
-        ),
+        "levels off the rubric": sum(not _on_rubric(one["levels"], plan.rubric) for one in answers),
     }
+
+
+def _on_rubric(levels: Mapping, rubric: Rubric) -> bool:
+    return tuple(levels) == rubric.names and all(map(rubric.allows, levels.values()))
 
 
 def panel_of(
@@ -173,7 +174,7 @@ def panel_of(
     scores = np.full(shape, np.nan)
     place = {one.name: number for number, one in enumerate(judges)}
     for one in records:
-        if one["kind"] != ANSWER or one["levels"] is None:
+        if one["kind"] != ANSWER or one["levels"] is None or not _on_rubric(one["levels"], plan.rubric):
             continue
         values = [plan.rubric.value(one["levels"][name]) for name in names]
         for model in table.owners(one["items"][0]):
@@ -218,7 +219,8 @@ def _correlations(plan: Plan, records: Sequence[dict]) -> list[Check]:
     import numpy as np
 
     some = [one for one in records if one["kind"] == ANSWER]
-    values = [_mean_value(plan.rubric, one["levels"]) for one in some]
+    sound = [one["levels"] if one["levels"] and _on_rubric(one["levels"], plan.rubric) else {} for one in some]
+    values = [_mean_value(plan.rubric, levels) for levels in sound]
     groups = np.array([plan.table.owners(one["items"][0])[0] for one in some])
     lengths = [len(plan.table.items[one["items"][0]].answer) for one in some]
     scored = np.array([np.nan if v is None else v for v in values], dtype=float)
@@ -234,15 +236,15 @@ def _correlations(plan: Plan, records: Sequence[dict]) -> list[Check]:
     ]
 
 
-def _mean_value(rubric: Rubric, levels: dict | None) -> float | None:
-    known = [v for level in (levels or {}).values() if (v := rubric.value(level)) is not None]
+def _mean_value(rubric: Rubric, levels: Mapping) -> float | None:
+    known = [v for level in levels.values() if (v := rubric.value(level)) is not None]
     return sum(known) / len(known) if known else None
 
 
 def _comparisons(records: Sequence[dict]) -> list[Check]:
     takes_first = {FIRST: 1.0, SECOND: 0.0}
     told = {
-        (one["kind"], *one["items"]): takes_first.get(one["levels"][BETTER], 0.5)
+        (one["kind"], *one["items"]): takes_first.get(one["levels"].get(BETTER), 0.5)
         for one in records
         if one["kind"] != ANSWER and one["levels"] is not None
     }
