@@ -104,17 +104,18 @@ class Rubric(BaseModel):
         """The score of a level; None for *cannot tell*."""
         return _WORDS[level] if isinstance(level, str) else float(level)
 
-    def schema(self) -> dict:
-        """JSON schema of a verdict: a reason, then each criterion once, nothing else; as strict modes of servers want it.
+    def schema(self, reasons: bool = True) -> dict:
+        """JSON schema of a verdict: a reason if wanted, then each criterion once, nothing else.
 
-        Enumerated levels, since strict modes do not all know `minimum` and `maximum`.
+        As strict modes of servers want it: levels are enumerated, since not all of them know `minimum` and `maximum`.
         """
         kind = "string" if self.scale == _WORDS_SCALE else "integer"
+        first = {REASON: {"type": "string"}} if reasons else {}
         scores = {name: {"type": kind, "enum": list(self.levels)} for name in self.names}
         return {
             "type": "object",
-            "properties": {REASON: {"type": "string"}, **scores},
-            "required": [REASON, *self.names],
+            "properties": {**first, **scores},
+            "required": [*first, *scores],
             "additionalProperties": False,
         }
 

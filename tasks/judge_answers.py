@@ -13,6 +13,7 @@ Verifies: every judge was asked exactly what rubric, task and answer make, about
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -90,9 +91,12 @@ def judge_answers(config: JudgeConfig, job: Job) -> dict:
     """Ask the panel and write the board.
 
     Raises:
-        ConfigError: a judge is a model under test or sits twice; a name fits no model; evaluations of other prompts.
+        ConfigError: the chart cannot be drawn; a judge is a model under test or sits twice; a name fits no model;
+            the evaluations were asked different prompts.
         TransientError: not one judge answered anything.
     """
+    if find_spec("matplotlib") is None:
+        raise ConfigError("judge_answers: matplotlib is not installed. Run: python deployments/setup.py")
     plan, identities = _plan(config, job), [identity_of(one) for one in config.judges]
     _refuse_judges(config, job, plan.table, identities)
     heard, records = ask_panel(plan, config.judges, identities, lambda name: _log(job, name), job.beat)

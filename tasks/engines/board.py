@@ -24,7 +24,7 @@ class JudgeRecord:
     family: str
     served_as: str
     where: str
-    structured: bool
+    structured: str
     died: str
     asked: int
     unscored: Counter[str]

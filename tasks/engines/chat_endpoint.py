@@ -64,15 +64,15 @@ class Ask:
     max_tokens: int
     temperature: float | None = None
     """None leaves it to the server."""
-    json_schema: dict | None = None
-    """What the server must hold its answer to (`response_format`); None asks for plain text. A local model ignores it."""
+    response_format: dict | None = None
+    """What the server is told to hold its answer to, as it is sent; None asks for plain text. A local model ignores it."""
 
     @cached_property
     def digest(self) -> str:
         """sha256 of model, prompt and sampling settings."""
         parts = asdict(self)
-        if self.json_schema is None:  # logs of answers without one stay good
-            del parts["json_schema"]
+        if self.response_format is None:  # logs of answers without one stay good
+            del parts["response_format"]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
@@ -238,9 +238,8 @@ class ChatEndpoint:
         body: dict[str, Any] = {"model": ask.model, "messages": list(ask.messages), self._token_limit: ask.max_tokens}
         if ask.temperature is not None:
             body["temperature"] = ask.temperature
-        if ask.json_schema is not None:
-            held_to = {"name": "answer", "strict": True, "schema": ask.json_schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": held_to}
+        if ask.response_format is not None:
+            body["response_format"] = ask.response_format
         deadline, parts, size = time.monotonic() + self._timeout_s, [], 0
         with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
             for part in response.iter_bytes():

@@ -26,6 +26,7 @@ from tasks.engines.chat_endpoint import Answer, Ask, ChatEndpoint, LocalChat, So
 
 API_KEY = "PLUMBLINE_JUDGE_API_KEY"
 """The environment variable with a judge's key, unless its settings name another."""
+PLAIN = "plain"
 
 
 class JudgeSettings(Settings):
@@ -44,8 +45,11 @@ class JudgeSettings(Settings):
     """The model's name at the endpoint."""
     api_key_env: str = Field(default=API_KEY, pattern=r"^[A-Z][A-Z0-9_]{0,63}$")
     """Name of the environment variable that holds the key; never the key itself."""
-    structured: Literal["auto", "json_schema", "plain"] = "auto"
-    """Whether the server is told to hold the verdict to a JSON schema. auto: unless it refuses that; a local model is not."""
+    structured: Literal["auto", "json_schema", "json_object", "plain"] = "auto"
+    """How the server is told to hold the verdict to a JSON schema: the form of OpenAI and vLLM, that of llama.cpp, or not at
+    all. auto: the first of them that it takes. A local model is asked plainly."""
+    reasons: bool = True
+    """Whether it says why, in a sentence, before it scores: better verdicts, and several times the tokens."""
     max_tokens: int = Field(default=1024, ge=16)
     """Room for one verdict, a reasoning model's thoughts included."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -86,7 +90,7 @@ class JudgeSettings(Settings):
                 raise ValueError(f"local_model {self.local_model!r} is neither a .gguf file nor a folder that is there")
             if self.temperature:
                 raise ValueError("local_model answers greedily: leave temperature out")
-            if self.structured == "json_schema":
+            if self.structured not in ("auto", "plain"):
                 raise ValueError("local_model is not held to a schema: leave structured out")
         return self
 
@@ -148,7 +152,8 @@ class Heard:
     """In the order of the questions; None where none came."""
     asked: list[str]
     """Digest of each question."""
-    structured: bool
+    structured: str
+    """How the judge was held to a schema: json_schema, json_object, or plain."""
     died: str = ""
     """Why it stopped answering; empty when it did not."""
 
@@ -171,11 +176,11 @@ def ask_judge(
 
     A judge that refuses, falls silent or cannot be loaded is told of in `died`, and loses nothing that it said.
     """
-    structured, died = False, ""
-    asks = [_ask(judge, where, one, schema=False) for one in questions]
+    structured, died = PLAIN, ""
+    asks = [_ask(judge, where, one, structured) for one in questions]
     try:
         with _source(judge) as source:
-            structured = bool(asks) and _takes_schema(judge, questions[0], log, where, source)
+            structured = _form_taken(judge, questions[0], log, where, source) if asks else PLAIN
             asks = [_ask(judge, where, one, structured) for one in questions]
             answer_all(asks, log, source, beat)
     except (TransientError, ConfigError, ArtifactError) as error:
@@ -183,34 +188,45 @@ def ask_judge(
     return Heard([log.get(ask) for ask in asks], [ask.digest for ask in asks], structured, died)
 
 
-def ask_digest(judge: JudgeSettings, where: str, question: Question, structured: bool) -> str:
+def ask_digest(judge: JudgeSettings, where: str, question: Question, structured: str) -> str:
     """The digest of a question, for whoever checks what was asked."""
     return _ask(judge, where, question, structured).digest
 
 
-def _ask(judge: JudgeSettings, where: str, question: Question, schema: bool) -> Ask:
-    messages, allowed = question
+def _ask(judge: JudgeSettings, where: str, question: Question, structured: str) -> Ask:
+    messages, schema = question
+    forms = {
+        "json_schema": {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}},
+        "json_object": {"type": "json_object", "schema": schema},
+        PLAIN: None,
+    }
     temperature = None if judge.local_model else judge.temperature
-    return Ask(where, judge.served_as, messages, judge.max_tokens, temperature, allowed if schema else None)
+    return Ask(where, judge.served_as, messages, judge.max_tokens, temperature, forms[structured])
 
 
-def _takes_schema(judge: JudgeSettings, question: Question, log: AnswerLog, where: str, source: Source) -> bool:
-    """Whether the server takes a schema, tried on the first question; what the log knows is not tried again.
+def _form_taken(judge: JudgeSettings, question: Question, log: AnswerLog, where: str, source: Source) -> str:
+    """The first form of a schema that the server takes, tried on one question; what the log knows is not tried again.
 
     Raises:
-        ConfigError, TransientError: the server refuses the question with and without a schema, or gives no answer.
+        ConfigError, TransientError: the server refuses the question in every form, or gives no answer.
     """
-    if judge.local_model or judge.structured != "auto":
-        return judge.structured == "json_schema"
-    held, plain = (_ask(judge, where, question, schema) for schema in (True, False))
-    if log.get(held) is not None or log.get(plain) is not None:
-        return log.get(held) is not None
-    try:
-        answer_all([held], log, source)
-    except ConfigError:
-        answer_all([plain], log, source)
-        return False
-    return True
+    if judge.local_model:
+        return PLAIN
+    if judge.structured != "auto":
+        return judge.structured
+    asks = {form: _ask(judge, where, question, form) for form in ("json_schema", "json_object", PLAIN)}
+    for form, ask in asks.items():
+        if log.get(ask) is not None:
+            return form
+    for form, ask in asks.items():
+        try:
+            answer_all([ask], log, source)
+        except (ConfigError, TransientError):  # llama_cpp.server answers 500, not 400, to a form that it does not know
+            if form == PLAIN:
+                raise
+        else:
+            return form
+    raise AssertionError("the plain form is taken or raises")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from tasks.engines.board import JudgeRecord, board_of
 from tasks.engines.chat_endpoint import Answer
 from tasks.engines.judges import Heard, Identity, JudgeSettings, Question, ask_digest, ask_judge, shuffled
 from tasks.engines.panel import Limits, Panel
-from tasks.engines.verdicts import BETTER, FIRST, PAIR_SCHEMA, SECOND, Questions, read_comparison, read_verdict
+from tasks.engines.verdicts import BETTER, FIRST, SECOND, Questions, pair_schema, read_comparison, read_verdict
 
 ANSWER, SELF, PAIR = "answer", "self", "pair"
 """Kinds of questions: score one answer; compare an answer with itself; compare two answers, in both orders."""
@@ -42,19 +42,20 @@ class Plan:
     seed: int
     compared_pairs: int
 
-    def questions(self, judge: str) -> list[tuple[dict, Question]]:
+    def questions(self, judge: JudgeSettings) -> list[tuple[dict, Question]]:
         """(record without its answer, question) for each thing that a judge is asked; names of models only in the record."""
-        asks, items = Questions(self.rubric, self.seed), self.table.items
+        asks, items = Questions(self.rubric, self.seed, judge.reasons), self.table.items
+        scored, compared = self.rubric.schema(judge.reasons), pair_schema(judge.reasons)
         found = []
-        for position, k in enumerate(shuffled(items, self.seed, judge)):
+        for position, k in enumerate(shuffled(items, self.seed, judge.name)):
             record = {"kind": ANSWER, "prompt": items[k].prompt, "items": [k], "position": position}
-            found.append((record, (asks.of(items[k].task, items[k].answer), self.rubric.schema())))
+            found.append((record, (asks.of(items[k].task, items[k].answer), scored)))
         for kind, first, second in self._compared():
             record = {"kind": kind, "prompt": items[first].prompt, "items": [first, second], "position": None}
             shown = asks.of_pair(items[first].task, items[first].answer, items[second].answer)
-            found.append((record, (shown, PAIR_SCHEMA)))
+            found.append((record, (shown, compared)))
         for record, _ in found:
-            record |= {"judge": judge, "models": [self._names(k) for k in record["items"]]}
+            record |= {"judge": judge.name, "models": [self._names(k) for k in record["items"]]}
         return found
 
     def _names(self, item: int) -> list[str]:
@@ -86,7 +87,7 @@ def ask_panel(
     Raises:
         TransientError: not one judge gave a single answer; the panel is worth asking again.
     """
-    asked = {one.name: plan.questions(one.name) for one in judges}
+    asked = {one.name: plan.questions(one) for one in judges}
     done_of, total = dict.fromkeys(asked, 0), sum(map(len, asked.values()))
     lock = threading.Lock()
 
@@ -136,7 +137,7 @@ def follows(record: Mapping, rubric: Rubric) -> bool:
 
 
 def problems_of(
-    plan: Plan, judge: JudgeSettings, where: str, structured: bool, records: Sequence[dict]
+    plan: Plan, judge: JudgeSettings, where: str, structured: str, records: Sequence[dict]
 ) -> dict[str, int]:
     """What is wrong with a judge's records, counted: asked something else, twice, or not at all; no reason; off the scale.
 
@@ -145,7 +146,7 @@ def problems_of(
     """
     wanted = Counter(
         (ask_digest(judge, where, question, structured), tuple(record["items"]))
-        for record, question in plan.questions(judge.name)
+        for record, question in plan.questions(judge)
     )
     found = Counter((one["asked"], tuple(one["items"])) for one in records)
     scored = [one for one in records if one["levels"] is not None]

@@ -22,13 +22,13 @@ BETTER = "better"
 _REASON_CHARS = 400
 _SHOWN_CHARS = 60
 
-PAIR_SCHEMA = {
-    "type": "object",
-    "properties": {REASON: {"type": "string"}, BETTER: {"type": "string", "enum": [FIRST, SECOND, SAME]}},
-    "required": [REASON, BETTER],
-    "additionalProperties": False,
-}
-"""JSON schema of a comparison."""
+
+def pair_schema(reasons: bool = True) -> dict:
+    """JSON schema of a comparison."""
+    parts = {REASON: {"type": "string"}} if reasons else {}
+    parts[BETTER] = {"type": "string", "enum": [FIRST, SECOND, SAME]}
+    return {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
+
 
 _CONTROL = re.compile(rf"{markers.RAW_MARKERS}|</?s>|<(?:bos|eos|pad|unk)>|<\uff5c|\uff5c>", re.IGNORECASE)
 """Control tokens of the common chat templates, written as text."""
@@ -53,23 +53,25 @@ class Questions:
     rubric: Rubric
     seed: int
     """Shapes the marks around what is quoted."""
+    reasons: bool = True
+    """Whether the judge says why, before it scores."""
     _system: str = field(init=False)
     _pair_system: str = field(init=False)
 
     def __post_init__(self) -> None:
         criteria = "\n\n".join(self._criterion(number) for number in range(len(self.rubric.criteria)))
+        why = f'"{REASON}": <one sentence>, ' if self.reasons else ""
         shape = ", ".join(f'"{name}": {self._level_words}' for name in self.rubric.names)
         about = f"{self.rubric.title}\n\n{self.rubric.guide}\n\nCriteria, each on the scale {self.rubric.scale}:\n\n{criteria}"
         self._system = (
             "You judge one answer to a task by the rubric below, and by nothing else.\n\n"
             f"{about}\n\n{_AS_DATA}\n\n"
-            f'Reply with one JSON object and nothing else: {{"{REASON}": <one sentence>, {shape}}}'
+            f"Reply with one JSON object and nothing else: {{{why}{shape}}}"
         )
         self._pair_system = (
             "You compare two answers to the same task by the rubric below, and by nothing else.\n\n"
             f"{about}\n\n{_AS_DATA} Which answer stands first means nothing.\n\n"
-            f'Reply with one JSON object and nothing else: {{"{REASON}": <one sentence>, '
-            f'"{BETTER}": "{FIRST}", "{SECOND}" or "{SAME}"}}'
+            f'Reply with one JSON object and nothing else: {{{why}"{BETTER}": "{FIRST}" or "{SECOND}" or "{SAME}"}}'
         )
 
     @property

@@ -109,26 +109,37 @@ def test_the_server_is_told_the_schema_greedy_and_without_names(tmp_path):
     with ChatServer(taste()) as server:
         heard = ask(judge(server), tmp_path)
         held = server.requests[0].body["response_format"]
-        assert heard.structured and held["type"] == "json_schema" and held["json_schema"]["strict"] is True
+        assert heard.structured == held["type"] == "json_schema" and held["json_schema"]["strict"] is True
         assert held["json_schema"]["schema"]["required"] == ["reason", *CRITERIA]
         assert all(one.body["temperature"] == 0.0 and one.body["model"] == "judge-1" for one in server.requests)
 
 
 def test_a_server_that_knows_no_schema_is_asked_plainly(tmp_path):
-    with ChatServer(taste(), takes_schema=False) as server:
+    with ChatServer(taste(), takes=()) as server:
         heard = ask(judge(server), tmp_path)
-        assert scores(heard) == EXPECTED and not heard.structured
-        assert sum("response_format" in one.body for one in server.requests) == 1
+        assert scores(heard) == EXPECTED and heard.structured == "plain"
+        assert [one.body["response_format"]["type"] for one in server.requests[:2]] == ["json_schema", "json_object"]
+        assert not any("response_format" in one.body for one in server.requests[2:])
         ask(judge(server), tmp_path)
-        assert len(server.requests) == 11  # the log knows: neither tried nor asked again
-    with ChatServer(taste(), takes_schema=False) as server:
+        assert len(server.requests) == 12  # the log knows: neither tried nor asked again
+    with ChatServer(taste(), takes=()) as server:
         heard = ask(judge(server, structured="json_schema"), tmp_path)
         assert "response_format is not supported" in heard.died and scores(heard) == [None] * 10
 
 
+def test_a_server_that_knows_the_form_of_llama_cpp_is_asked_in_it(tmp_path):
+    with ChatServer(taste(), takes=("json_object",)) as server:
+        server.refuses_with = 500  # as llama_cpp.server does
+        heard = ask(judge(server), tmp_path)
+        assert scores(heard) == EXPECTED and heard.structured == "json_object"
+        held = server.requests[-1].body["response_format"]
+        assert held["type"] == "json_object" and held["schema"]["required"] == ["reason", *CRITERIA]
+
+
 def test_a_schema_that_is_not_wanted_is_not_sent(tmp_path):
     with ChatServer(taste()) as server:
-        assert not ask(judge(server, structured="plain", temperature=None), tmp_path).structured
+        heard = ask(judge(server, structured="plain", temperature=None), tmp_path)
+        assert heard.structured == "plain" and scores(heard) == EXPECTED
         assert not any({"response_format", "temperature"} & one.body.keys() for one in server.requests)
 
 

@@ -172,6 +172,11 @@ def test_the_question_holds_rubric_and_shape():
     assert (
         all(name in system for name in CRITERIA) and "<integer 1 to 5>" in system and "Length does not count." in system
     )
+    bare = Questions(RUBRIC, 0, reasons=False)
+    assert (
+        '"reason"' in system
+        and '"reason"' not in bare.of("Write.", "x")[0]["content"] + bare.of_pair("", "x", "y")[0]["content"]
+    )
     words = Questions(load_rubric("signals"), 0).of("Write.", "x")[0]["content"]
     assert '"noise_stays_noise": "yes" or "no" or "cannot tell"' in words
 
