@@ -21,6 +21,8 @@ JUDGE_SHARE, GATE_SHARE = 0.6, 0.4
 """Weights of the two layers in the final score (seed story "proofkit")."""
 RESAMPLES = 2000
 """Bootstrap resamples of the prompts."""
+_LEAST_PROMPTS = 6
+"""Fewest prompts on which a difference is told: six of one sign come about by chance once in thirty-two."""
 COMPETITOR, YARDSTICK, FLOOR = "competitor", "yardstick", "floor"
 
 
@@ -158,23 +160,54 @@ class Panel:
             return None
         return ends_of(self.resampled[:, judges, model].mean(axis=1), self.limits.interval_fraction)
 
-    def lead(self, judge: int, ours: int, theirs: int) -> tuple[float, float, float] | None:
-        """(difference, low, high) in points of ours - theirs under one judge, on prompts where it scored both."""
+    def leads(self, judge: int) -> dict[tuple[int, int], float | None]:
+        """Pair of ranked models -> points by which the first is ahead under one judge, 0.0 within the noise of the prompts;
+        None when too few prompts tell.
+
+        The noise is that of all pairs together: with eight models and the usual interval for each pair, one board in four
+        of equal models had a finding. So a difference, in standard errors, must exceed the quantile of the largest such
+        difference of any pair over prompts drawn again (the max statistic: Romano and Wolf 2005, step one), made as wide as
+        Student's t is for so few prompts.
+        """
+        import numpy as np
+        from scipy.stats import norm, t
+
+        pairs = list(combinations(self.ranked, 2))
+        apart = np.array([self._apart(judge, a, b) for a, b in pairs]).reshape(len(pairs), self.gates.shape[1])
+        counts = np.isfinite(apart).sum(axis=1)
+        mean = mean_of(apart, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = np.sqrt(np.maximum(mean_of(apart**2, axis=1) - mean**2, 0.0) / counts)
+            moved = np.abs(resampled_means(apart, self.picks) - mean) / np.where(error > 1e-9, error, np.inf)
+            largest = np.quantile(np.nanmax(moved, axis=1, initial=0.0), self.limits.interval_fraction)
+            errors = t.ppf(norm.cdf(largest), np.maximum(counts - 1, 1))  # as unlikely under Student's t
+            reach = errors * error * np.sqrt(counts / (counts - 1))
+            ahead = np.where(np.abs(mean) > np.maximum(np.nan_to_num(reach), 1e-9), mean, 0.0)
+        return {
+            pair: None if n < _LEAST_PROMPTS else float(one) for pair, n, one in zip(pairs, counts, ahead, strict=True)
+        }
+
+    def _apart(self, judge: int, ours: int, theirs: int) -> np.ndarray:
+        """(prompts,): points by which one model is ahead of another; NaN where either is unscored."""
         import numpy as np
 
         judged = 100 * (self.answers[judge, ours] - self.answers[judge, theirs]) / self.top
-        parts = [judged]
-        if self.gated:
-            parts = [JUDGE_SHARE * judged, GATE_SHARE * 100 * (self.gates[ours] - self.gates[theirs])]
-        if not all(np.isfinite(part).any() for part in parts):
-            return None
-        ends = ends_of(sum(resampled_means(part, self.picks) for part in parts), self.limits.interval_fraction)
-        return None if ends is None else (float(sum(np.nanmean(part) for part in parts)), *ends)
+        if not self.gated:
+            return judged
+        gates = self.gates[ours] - self.gates[theirs]
+        neither = np.isnan(self.gates[ours]) & np.isnan(self.gates[theirs])  # no gate looks at this prompt
+        return JUDGE_SHARE * judged + GATE_SHARE * 100 * np.where(neither, 0.0, gates)
 
-    def signs(self, ours: int, theirs: int) -> list[int | None]:
-        """What each counting judge says: 1 and -1 beyond the noise of the prompts, 0 within it, None when it cannot tell."""
-        leads = [self.lead(judge, ours, theirs) for judge in self.counting]
-        return [None if one is None else 1 if one[1] > 0 else -1 if one[2] < 0 else 0 for one in leads]
+    def signs(self) -> dict[tuple[int, int], list[int | None]]:
+        """Pair of ranked models -> what each counting judge says: 1 and -1 beyond the noise, 0 within it, None when it
+        cannot tell."""
+        import numpy as np
+
+        leads = [self.leads(judge) for judge in self.counting]
+        return {
+            pair: [None if (one := found[pair]) is None else int(np.sign(one)) for found in leads]
+            for pair in combinations(self.ranked, 2)
+        }
 
 
 def points(judge_fraction: np.ndarray, gate_rates: np.ndarray | None) -> np.ndarray:
@@ -199,7 +232,7 @@ def findings(panel: Panel) -> list[Finding]:
     return findings_of(
         [panel.models[one] for one in panel.ranked],
         [float(panel.averages[one]) for one in panel.ranked],
-        {(a, b): panel.signs(panel.ranked[a], panel.ranked[b]) for a, b in combinations(range(len(panel.ranked)), 2)},
+        {(panel.ranked.index(a), panel.ranked.index(b)): said for (a, b), said in panel.signs().items()},
         [panel.families[one] for one in panel.counting],
         panel.limits,
     )

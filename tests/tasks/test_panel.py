@@ -143,6 +143,24 @@ def test_a_difference_within_the_noise_of_the_prompts_is_no_finding():
     assert all(one.kind in ("tied", "split") for one in findings(close))
 
 
+def test_equal_models_make_a_finding_in_one_board_of_twenty_at_most():
+    """Two judges of one mind, five models alike: pair by pair, one board in four had a finding."""
+    rng = np.random.default_rng(9)
+    boards = [panel_of([noisy(rng, 3, 3, 3, 3, 3, prompts=24)] * 2) for _ in range(100)]
+    assert sum(any(one.kind in ("above", "ceiling") for one in findings(board)) for board in boards) <= 10
+
+
+def test_a_difference_of_one_and_a_half_levels_is_found_on_24_prompts():
+    rng = np.random.default_rng(10)
+    boards = [panel_of([noisy(rng, 4.2, 2.7, 2.7, 2.7, prompts=24) for _ in range(3)]) for _ in range(30)]
+    assert sum(findings(board)[0].kind == "ceiling" for board in boards) >= 28
+
+
+def test_five_prompts_tell_nothing():
+    few, enough = (panel_of([np.repeat([[5.0], [1.0]], n, axis=1)] * 2) for n in (5, 6))
+    assert findings(few)[0].kind == "split" and findings(enough)[0].kind == "above"
+
+
 def test_one_judge_or_one_family_is_one_opinion():
     rng = np.random.default_rng(4)
     scores = [noisy(rng, 5, 1), noisy(rng, 5, 1)]
@@ -188,7 +206,7 @@ def test_gates_count_for_two_fifths():
     gates[0] = 0.0
     panel = panel_of([np.full((2, 40), 4.0)] * 2, gates=gates)
     assert panel.averages == pytest.approx([48.0, 88.0])
-    assert panel.lead(0, 1, 0) == pytest.approx((40.0, 40.0, 40.0))
+    assert panel.leads(0) == {(0, 1): pytest.approx(-40.0)}
 
 
 def test_no_number_warns():
