@@ -101,6 +101,35 @@ def serve(
     run(release, quantization, port, context_tokens)
 
 
+boards = typer.Typer(no_args_is_help=True, help="Boards of judged answers that are kept.")
+app.add_typer(boards, name="boards")
+
+_Release = Annotated[Path, typer.Option("--folder", help="Folder of the releases; boards/ lies in it.")]
+
+
+@boards.command("diff")
+def boards_diff(
+    older: Annotated[str, typer.Argument(help="A file, a folder with a leaderboard.json, or a part of a kept name.")],
+    newer: Annotated[str, typer.Argument(help="The same.")],
+    folder: _Release = Path("release"),
+) -> None:
+    """What changed between two boards, and whether they can be compared at all."""
+    from flows.boards import diff
+
+    print(diff(older, newer, folder))
+
+
+@boards.command("list")
+def boards_list(
+    name: Annotated[str, typer.Argument(help="Name of the release.")], folder: _Release = Path("release")
+) -> None:
+    """The boards kept for a release, the oldest first."""
+    from flows.boards import kept_boards
+
+    kept = kept_boards(folder, name)
+    print("\n".join(f"{path.stem}  {path}" for path in kept) or f"No board of {name} is kept in {folder / 'boards'}.")
+
+
 def _changes(pairs: list[str]) -> dict:
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:

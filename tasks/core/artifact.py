@@ -77,6 +77,11 @@ def hash_folder(folder: Path) -> dict[str, str]:
     return files
 
 
+def content_digest(kind: str, files: dict[str, str]) -> str:
+    """What names an artifact: sha256 over its kind and its files (relative path -> sha256)."""
+    return hashlib.sha256(canonical_json({"kind": kind, "files": files}).encode()).hexdigest()
+
+
 class Store:
     """A folder of artifacts."""
 
@@ -149,7 +154,7 @@ class Store:
         files = hash_folder(folder)
         if not files:
             raise ArtifactError(f"store: the folder built for {kind} is empty. Nothing was published.")
-        digest = hashlib.sha256(canonical_json({"kind": kind, "files": files}).encode()).hexdigest()
+        digest = content_digest(kind, files)
         text = redact(
             json.dumps({**manifest, "kind": kind, "digest": digest, "files": files}, indent=1, sort_keys=True)
         )

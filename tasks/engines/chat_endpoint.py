@@ -67,13 +67,16 @@ class Ask:
     """None leaves it to the server."""
     thinking: bool | None = None
     """As in chat_template.thinking_switch; None leaves it to the model's template."""
+    response_format: dict | None = None
+    """What the server is told to hold its answer to, as it is sent; None asks for plain text. A local model ignores it."""
 
     @cached_property
     def digest(self) -> str:
         """sha256 of model, prompt and sampling settings."""
         parts = asdict(self)
-        if self.thinking is None:  # logs of answers that were asked without the switch stay good
-            del parts["thinking"]
+        for name in ("thinking", "response_format"):
+            if parts[name] is None:  # logs of answers without one stay good
+                del parts[name]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
@@ -243,6 +246,8 @@ class ChatEndpoint:
             body["temperature"] = ask.temperature
         if ask.thinking is not None:
             body["chat_template_kwargs"] = thinking_switch(ask.thinking)
+        if ask.response_format is not None:
+            body["response_format"] = ask.response_format
         deadline, parts, size = time.monotonic() + self._timeout_s, [], 0
         with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
             for part in response.iter_bytes():

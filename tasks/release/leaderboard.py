@@ -55,7 +55,7 @@ def leaderboard_markdown(release: ReleaseData) -> str:
         for row in release.leaderboard
     ]
     table = markdown_table(columns, rows, right=len(columns) - 2)
-    return f"**{_cell(release.name)}**: {_signed(release.verdict)}\n\n{table}"
+    return f"**{plain_text(release.name)}**: {_signed(release.verdict)}\n\n{table}"
 
 
 def verification_markdown(release: ReleaseData) -> str:
@@ -114,7 +114,11 @@ def lineage_mermaid(release: ReleaseData) -> str:
 def markdown_table(columns: list[str], rows: list[list[str]], right: int = 0) -> str:
     """A GitHub-style table; the first column and those after `right` more are left-aligned."""
     rule = [" --- " if number == 0 or number > right else " ---: " for number in range(len(columns))]
-    lines = [" | ".join(map(_cell, columns)), "|".join(rule).strip(), *(" | ".join(map(_cell, row)) for row in rows)]
+    lines = [
+        " | ".join(map(plain_text, columns)),
+        "|".join(rule).strip(),
+        *(" | ".join(map(plain_text, row)) for row in rows),
+    ]
     return "".join(f"| {line} |\n" for line in lines)
 
 
@@ -140,7 +144,7 @@ def _verdict_text(verdict: Verdict) -> Any:
     return Text(_signed(verdict), style=_STYLES[verdict])
 
 
-def _cell(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text that stays one cell of a markdown table and cannot become HTML, a link or an image."""
     flat = re.sub(r"\s+", " ", text)
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

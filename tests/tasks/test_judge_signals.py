@@ -1,0 +1,89 @@
+"""The stage as a flow runs it: in a child process, over signals answers, with a key that only the environment holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from data_contracts.rubric import load_rubric
+from tasks.core.artifact import Artifact, Store
+from tasks.core.stage import Run, build
+from tasks.judge_answers import STAGE, JudgeConfig
+from tasks.recipes import signals
+from tests.fixtures.chat_server import ChatServer
+from tests.fixtures.judge_panel import quoted
+
+KEY = "judge-key-that-nobody-may-see-0123456789"
+RUBRIC = load_rubric("signals")
+
+
+def published(store: Store) -> Artifact:
+    """An evaluation of twelve rows: the labels as ceiling, a model that flips every sign, a base that says nothing."""
+    rows = signals.build_rows("nano", 1, 12, 0)[1]
+    flipped = [signals.completion({**row, "direction": -(row["direction"] or 0)}) for row in rows]
+    answers = {"ceiling": [signals.completion(row) for row in rows], "merged": flipped, "base": ["?"] * len(rows)}
+    with store.building("evaluation") as folder:
+        board = [{"model": name, "file_digest": None, "size_bytes": None} for name in answers]
+        (folder / "leaderboard.json").write_text(json.dumps(board))
+        lines = [
+            {"row": row, "answers": {name: texts[i] for name, texts in answers.items()}} for i, row in enumerate(rows)
+        ]
+        (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return store.publish("evaluation", "k", folder, {"stage": "evaluate_model", "inputs": {}})
+
+
+def strict(messages: list[dict]) -> str:
+    """A judge of traces: yes for an answer with a trace, no without, and never sure about the size."""
+    if quoted(messages, "first"):
+        return '{"reason": "", "better": "equal"}'
+    said = "yes" if "</think>" in quoted(messages) else "no"
+    return json.dumps({"reason": "r", **dict.fromkeys(RUBRIC.names, said), "size_has_a_reason": "cannot tell"})
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run(name="signals-test", recipe="signals", store=str(tmp_path / "store"))
+
+
+def test_a_panel_of_signals_in_a_child_process(run, monkeypatch):
+    monkeypatch.setenv("PLUMBLINE_JUDGE_API_KEY", KEY)
+    store = Store(run.store)
+    with ChatServer(strict, api_key=KEY) as one, ChatServer(strict, api_key=KEY) as other:
+        judges = [
+            {"name": name, "family": name, "base_url": server.url, "model": "m", "retries": 0}
+            for name, server in (("gpt", one), ("qwen", other))
+        ]
+        made = build(STAGE, run, JudgeConfig(judges=judges, prompts=12), {"tuned": published(store)})
+    board = json.loads((store.folder(made) / "leaderboard.json").read_text())
+    rows = {row["model"]: row for row in board["rows"]}
+    assert (
+        rows["merged"]["rank"] == 1 and rows["merged"]["judges_alone"] == 100.0 and rows["base"]["judges_alone"] == 0.0
+    )
+    assert all(row["final"]["value"] is None and row["gate_pass_rate"] is None for row in board["rows"])
+    assert any("the final score is 'cannot tell'" in note for note in board["notes"])
+    told = rows["merged"]["columns"]["gpt"]
+    assert told["criteria"]["size_has_a_reason"] is None and told["coverage_fraction"] == pytest.approx(5 / 6, abs=1e-4)
+    assert "above base for every judge" in " ".join(one["sentence"] for one in board["findings"])
+    files = [path for path in store.root.rglob("*") if path.is_file()]
+    assert len(files) > 10 and not [path for path in files if KEY.encode() in path.read_bytes()]
+    manifest = store.manifest(made)
+    assert (
+        manifest["facts"]["tokens"]["gpt"]["prompt_tokens"] > 1000
+        and manifest["key_parts"]["contract"]["rubric.md"] != "absent"
+    )
+
+
+def test_a_changed_rubric_is_another_judgement(run, monkeypatch, tmp_path):
+    from tasks.core import stage as core
+
+    config, inputs = JudgeConfig(), {"tuned": published(Store(run.store))}
+    before = STAGE.key_parts(run, config, inputs)
+    contracts = tmp_path / "contracts"
+    (contracts / "signals").mkdir(parents=True)
+    for path in (core.CONTRACTS_FOLDER / "signals").glob("*.md"):
+        (contracts / "signals" / path.name).write_text(path.read_text() + (" " if path.name == "rubric.md" else ""))
+    (contracts / "signals" / "output.py").write_bytes((core.CONTRACTS_FOLDER / "signals" / "output.py").read_bytes())
+    monkeypatch.setattr(core, "CONTRACTS_FOLDER", contracts)
+    after = STAGE.key_parts(run, config, inputs)
+    assert {name for name in before["contract"] if before["contract"][name] != after["contract"][name]} == {"rubric.md"}
