@@ -13,8 +13,8 @@ setup: ## set up .venv from the pinned stacks (demo and test do it themselves)
 demo: setup ## the whole chain on two CPU cores: fine-tune, merge, export, evaluate, release
 	@$(RUN) -m flows finetune signals/nano
 
-test: ## every test, Unsloth included
-	@$(PYTHON) deployments/setup.py --with dev --with unsloth
+test: ## every test, Unsloth and vLLM included
+	@$(PYTHON) deployments/setup.py --with dev --with unsloth --with vllm
 	@$(RUN) -m pytest
 
 check: ## format, lint, import directions, light imports
@@ -36,6 +36,6 @@ ui: setup ## Prefect server, worker and deployments on loopback; Ctrl-C stops th
 validate: setup ## check rows: make validate RECIPE=signals DATA=path
 	@$(RUN) -m flows validate $(RECIPE) $(DATA)
 
-clean: ## remove what runs made: store, release, validation, caches (.venv stays)
+clean: ## remove what runs made: store, release, validation, caches (.venv and .venv-vllm stay)
 	rm -rf store release validation .prefect .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
