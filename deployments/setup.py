@@ -156,7 +156,10 @@ def place_libraries(build: Path) -> None:
 def has_cuda() -> bool:
     """Whether this machine's driver finds a card."""
     tool = shutil.which("nvidia-smi")
-    return bool(tool) and subprocess.run([tool, "-L"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    return (
+        bool(tool)
+        and subprocess.run([tool, "-L"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    )
 
 
 def set_up_vllm() -> None:

@@ -94,8 +94,8 @@ class Stage:
     """Files of the user's that the config names: their content counts, not their path."""
     uses_recipe: bool = False
     """The recipe's code shapes the result."""
-    uses_hub: bool = False
-    """The only stages whose child process sees secrets."""
+    secrets: tuple[str, ...] = ()
+    """Environment variables that its child process may see although they are secrets; it sees no other."""
     tells_lineage: bool = False
     """What it makes quotes the manifests of its inputs, so that the keys of the inputs count, not only their content."""
 
@@ -200,7 +200,7 @@ def run_in_child(stage: Stage, spec: dict, work: Path, run: Run, on_beat: child.
     watch = child.Watch(run.wall_clock_s, run.no_progress_s)
     argv = [sys.executable, "-m", stage.module, str(work / "spec.json")]
     try:
-        child.run_child(argv, work, watch, on_beat, with_secrets=stage.uses_hub)
+        child.run_child(argv, work, watch, on_beat, secrets=stage.secrets)
     except errors.ChildError:
         outcome = json.loads(result.read_text("utf-8")) if result.is_file() else {}
         if "error" in outcome:
