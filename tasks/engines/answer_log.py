@@ -153,7 +153,7 @@ def answer_all(
 def _parse(line: bytes) -> tuple[str, Answer]:
     value = json.loads(line)
     digest, _ = value.pop("asked"), value.pop("model")
-    return str(digest), Answer(**value)
+    return str(digest), Answer(**{**value, "token_ids": tuple(value.get("token_ids", ()))})
 
 
 def _readable(path: Path) -> Iterator[tuple[str, Answer]]:

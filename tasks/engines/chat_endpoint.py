@@ -64,11 +64,16 @@ class Ask:
     max_tokens: int
     temperature: float | None = None
     """None leaves it to the server."""
+    seed: int | None = None
+    """What a sampled answer is drawn with; None where nothing is drawn, or the server chooses."""
 
     @cached_property
     def digest(self) -> str:
         """sha256 of model, prompt and sampling settings."""
-        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()
+        parts = asdict(self)
+        if self.seed is None:  # logs of answers without one stay good
+            del parts["seed"]
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Answer:
     """Characters of reasoning that came in a channel of their own."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    token_ids: tuple[int, ...] = ()
+    """The generated tokens without the one that ended them; empty where the server gives text only."""
 
     @property
     def said(self) -> str:
@@ -233,6 +240,8 @@ class ChatEndpoint:
         body: dict[str, Any] = {"model": ask.model, "messages": list(ask.messages), self._token_limit: ask.max_tokens}
         if ask.temperature is not None:
             body["temperature"] = ask.temperature
+        if ask.seed is not None:
+            body["seed"] = ask.seed
         deadline, parts, size = time.monotonic() + self._timeout_s, [], 0
         with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
             for part in response.iter_bytes():
@@ -352,7 +361,8 @@ def _batches(asks: Sequence[Ask], rows: int) -> Iterator[list[Ask]]:
 def _as_answers(batch: list[Ask], prompts: list[list[int]], made: list) -> Iterator[tuple[Ask, Answer]]:
     for ask, prompt, one in zip(batch, prompts, made, strict=True):
         reason = "length" if one.stopped == "length" else "stop"
-        yield ask, Answer(one.text, reason, prompt_tokens=len(prompt), completion_tokens=len(one.ids))
+        counts = {"prompt_tokens": len(prompt), "completion_tokens": len(one.ids)}
+        yield ask, Answer(one.text, reason, **counts, token_ids=tuple(one.ids))
 
 
 def _error_of(future: Future) -> BaseException | None:

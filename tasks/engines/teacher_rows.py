@@ -16,6 +16,7 @@ from tasks.core.stage import Job
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.chat_endpoint import Answer, Ask, Source, local_identity
 from tasks.engines.json_lines import as_lines, read_lines
+from tasks.engines.row_rules import broken_rules
 from tasks.engines.teacher import TeacherSettings
 from tasks.recipes import load_recipe
 
@@ -157,46 +158,28 @@ def _judge(
     candidates: list[tuple[_Seed, dict]] = []
     for seed, answer in zip(seeds, answers, strict=True):
         seed.texts.append(answer.text)
-        row, reason = _row_of(recipe, limits, model, seed, answer)
+        row, reason = _row_of(recipe, model, seed, answer)
         if answer.finish_reason == "length":
             seed.max_tokens *= 2
         if row is None:
             seed.reasons.append(reason)
         else:
             candidates.append((seed, row))
-    found = _broken_rules(recipe_name, limits, [row for _, row in candidates])
+    found = broken_rules(recipe_name, limits, [row for _, row in candidates])
     for number, (seed, row) in enumerate(candidates, start=1):
         if number in found:
-            seed.reasons.append("row contract: " + "; ".join(found[number]))
+            seed.reasons.append(found[number])
         else:
             seed.row = row
 
 
-def _row_of(recipe: ModuleType, limits: Limits, model: str, seed: _Seed, answer: Answer) -> tuple[dict | None, str]:
+def _row_of(recipe: ModuleType, model: str, seed: _Seed, answer: Answer) -> tuple[dict | None, str]:
     if answer.trouble:
         return None, answer.trouble
     try:
-        row = recipe.teacher_row(seed.values, answer.said, model)
+        return recipe.teacher_row(seed.values, answer.said, model), ""
     except ContractError as error:
         return None, str(error)
-    problem = _length_problem(row, limits)
-    return (None, problem) if problem else (row, "")
-
-
-def _length_problem(row: dict, limits: Limits) -> str:
-    chars = len(row["trace"])
-    if limits.min_trace_chars <= chars <= limits.max_trace_chars:
-        return ""
-    return f"length: the trace has {chars:,} characters, not {limits.min_trace_chars:,} to {limits.max_trace_chars:,}"
-
-
-def _broken_rules(recipe: str, limits: Limits, rows: list[dict]) -> dict[int, list[str]]:
-    """Reasons by the row's number, from 1."""
-    import polars as pl
-
-    from data_contracts.contract import check_rows
-
-    return check_rows(recipe, pl.DataFrame(rows, infer_schema_length=None), limits).reasons if rows else {}
 
 
 def _refused(seed: _Seed) -> dict:
@@ -232,8 +215,7 @@ def teacher_checks(teacher: TeacherSettings, job: Job, taught: list[dict]) -> It
     seeds = {asked_of(job, seed.values): seed.number for seed in _read_seeds(teacher, job, limits, [])}
     ends = Counter(asked_of(job, row) for row in taught + refused)
     astray = [number for asked, number in seeds.items() if ends[asked] != 1]
-    broken = _broken_rules(job.recipe, limits, taught)
-    broken |= {i: [why] for i, row in enumerate(taught, 1) if (why := _length_problem(row, limits))}
+    broken = broken_rules(job.recipe, limits, taught)
     with AnswerLog(_log_path(job)) as log:
         answered, repeated = len(log), log.repeated
     yield check(
@@ -254,7 +236,7 @@ def teacher_checks(teacher: TeacherSettings, job: Job, taught: list[dict]) -> It
         "==",
         0,
         enough=bool(taught) or teacher.min_accepted_fraction == 0,
-        detail=f"e.g. row {min(broken)}: {broken[min(broken)][0]}" if broken else f"{len(taught)} rows",
+        detail=f"e.g. row {min(broken)}: {broken[min(broken)]}" if broken else f"{len(taught)} rows",
         fix="Build again; a row was changed after it was accepted",
     )
     yield check(
