@@ -149,9 +149,9 @@ def _log(config: GenerateConfig, job: Job) -> AnswerLog:
 
     Other shards of the same division hold other prompts; reading all of them in each would take longer the more there are.
     """
-    name = f"answers-{config.shard}-of-{config.shards}.jsonl"
-    found = sorted(job.work.parent.glob("*/answers-*-of-*.jsonl"))
-    same_division = f"-of-{config.shards}.jsonl"
+    name = f"answers-{config.shard}-by-{config.shard_rows}.jsonl"
+    found = sorted(job.work.parent.glob("*/answers-*-by-*.jsonl"))
+    same_division = f"-by-{config.shard_rows}.jsonl"
     others = [one for one in found if one.name == name or not one.name.endswith(same_division)]
     return AnswerLog(job.work / name, others)
 

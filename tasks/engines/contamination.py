@@ -36,7 +36,8 @@ def usable_text(answer: Answer, keeps_trace: bool) -> str:
 
 def reason_against(answer: Answer, keeps_trace: bool, problem: str = "") -> str:
     """Why the answer is not used; empty when nothing speaks against it. `problem`: what a channel parser found."""
-    if thought_only(answer) and not answer.refusal:
+    cut_in_trace = keeps_trace and answer.finish_reason == "length" and answer.text.strip()
+    if thought_only(answer) and not answer.refusal and not cut_in_trace:
         chars = answer.hidden_chars or len(answer.text.strip())
         spent = " and no room was left" if answer.finish_reason == "length" else ""
         return f"empty: no answer, only {chars:,} characters of hidden reasoning{spent}"
