@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
@@ -20,7 +21,7 @@ from data_contracts import markers
 from data_contracts.limits import load_limits
 from data_contracts.prompt import PromptSet, load_prompt
 from data_contracts.verdict import Check, check
-from tasks.core.artifact import sha256_file, write_whole
+from tasks.core.artifact import Artifact, sha256_file, write_whole
 from tasks.core.errors import ArtifactError, ContractError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines.contamination import reason_against, usable_text
@@ -41,6 +42,11 @@ class DistillConfig(Settings):
     """The words that the teacher was asked with; as in generate_teacher."""
     min_accepted_fraction: float = Field(default=0.8, gt=0, le=1)
     """Fewer accepted rows than this share of the dataset, and the build fails: a student of the rest would be another one."""
+
+
+def named(answers: Sequence[Artifact]) -> dict[str, Artifact]:
+    """The shards of a teacher's answers under the names by which this stage takes them."""
+    return {f"answers_{number:03d}": one for number, one in enumerate(answers)}
 
 
 @dataclass

@@ -50,7 +50,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 """How refusals open. A trace may well say "I cannot tell": what is refused must be a deed."""
-_OWN_THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_OWN_THOUGHTS = re.compile(r"^(?:\s*<think(?:ing)?>|(?!.*<think(?:ing)?>)).*?</think(?:ing)?>", re.DOTALL)
+"""A block of thoughts in front; where the model's template opened it, only its end is in the answer."""
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,11 @@ def edit(path: Path, change) -> None:
             lambda lines: [{**lines[0], "reason": "other: x"}],
             "refused.jsonl does not name, or names",
         ),
-        ("work/key/answers-0-by-1000.jsonl", lambda lines: [*lines, lines[0]], "prompts that were asked more than once"),
+        (
+            "work/key/answers-0-by-1000.jsonl",
+            lambda lines: [*lines, lines[0]],
+            "prompts that were asked more than once",
+        ),
     ],
 )
 def test_damage_is_caught(tmp_path, dataset, server, file, change, caught):
