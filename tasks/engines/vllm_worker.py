@@ -36,13 +36,13 @@ def main() -> None:
     started = time.monotonic()
     from vllm import LLM
 
-    llm = LLM(**_arguments(head))
+    llm = LLM(**engine_arguments(head))
     _say(out, {"ready": round(time.monotonic() - started, 3)})
     while True:
         asks = batches.get()
         for ask in asks:
             prompt = {"prompt_token_ids": ask["ids"]}
-            llm.llm_engine.add_request(str(ask["id"]), prompt, _sampling(ask, head["stop_ids"]))
+            llm.llm_engine.add_request(str(ask["id"]), prompt, sampling(ask, head["stop_ids"]))
         _say(out, {"done": _run(llm.llm_engine, set(head["stop_ids"]), out)})
 
 
@@ -60,7 +60,7 @@ def _read(batches: queue.SimpleQueue) -> None:
     os.killpg(0, signal.SIGKILL)  # the engine's own processes are in this group
 
 
-def _arguments(head: dict) -> dict:
+def engine_arguments(head: dict) -> dict:
     """Keyword arguments of LLM. What is left open is settled by the platform: float32 and no graphs on a CPU."""
     from vllm.platforms import current_platform
 
@@ -81,7 +81,8 @@ def _arguments(head: dict) -> dict:
     }
 
 
-def _sampling(ask: dict, stop_ids: list[int]):
+def sampling(ask: dict, stop_ids: list[int]):
+    """vLLM's SamplingParams of one prompt."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
