@@ -111,6 +111,10 @@ class Answer:
         return f"refusal: {self.said[:120]!r}" if _REFUSAL.search(self.said) else ""
 
 
+LOADED = "loaded_s"
+"""Among the numbers of `alive`: the model is ready now, so many seconds after its start; speed is counted from here."""
+
+
 class Source(Protocol):
     """Whatever answers chats."""
 

@@ -24,7 +24,7 @@ from tasks.core.child import environment
 from tasks.core.errors import ChildError, ConfigError, redact
 from tasks.core.keys import PROJECT_ROOT
 from tasks.core.stage import Settings
-from tasks.engines.chat_endpoint import Answer, Ask
+from tasks.engines.chat_endpoint import LOADED, Answer, Ask
 from tasks.engines.prompt_ids import Prompts
 from tasks.engines.weights_file import read_folder
 
@@ -157,7 +157,7 @@ class VllmSource:
                 answered += 1
                 yield said["id"], Finished(said["ids"], said["finish"], said.get("logprobs"))
             else:
-                alive({"loaded_s": said["ready"]} if "ready" in said else {})
+                alive({LOADED: said["ready"]} if "ready" in said else {})
         if answered != wanted:
             raise ChildError(
                 f"vllm: {answered} of {wanted} prompts came back although every worker was done. Run again."
