@@ -153,4 +153,5 @@ def open_answerer(config: AnsweringConfig, folder: Path | None, digest: str | No
         where = canonical_json(parts)
         source = LocalChat(path, config.batch_rows)
     with source:
-        yield Answerer(source, where, path.stem if path.is_file() else path.name, ChannelReader.of(path, work))
+        name = digest[:12] if digest else path.stem if path.is_file() else path.name
+        yield Answerer(source, where, name, ChannelReader.of(path, work))

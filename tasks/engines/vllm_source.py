@@ -85,14 +85,14 @@ class VllmSource:
     def __init__(self, folder: Path, settings: VllmSettings, python: str, logs: Path) -> None:
         self.folder, self.settings, self.logs = folder, settings, logs
         self.python = vllm_interpreter(python)
-        self._workers: list[_Worker] = []
+        self.workers: list[_Worker] = []
         self._heard: queue.SimpleQueue = queue.SimpleQueue()
 
     def __enter__(self) -> VllmSource:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             worker.end()
 
     def answers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
@@ -130,10 +130,10 @@ class VllmSource:
         """The worker's own protocol: (id, what came) of each line, in the order in which they end."""
         if not lines:
             return
-        if not self._workers:
+        if not self.workers:
             self._start(stop_ids, min(self.settings.data_parallel, len(lines)))
-        copies = len(self._workers)
-        for number, worker in enumerate(self._workers):
+        copies = len(self.workers)
+        for number, worker in enumerate(self.workers):
             worker.send([*lines[number::copies], {"end": True}])
         yield from self._listen(len(lines), alive)
 
@@ -141,12 +141,12 @@ class VllmSource:
         """The workers load the model once and stay for further batches."""
         read_folder(self.folder)  # safetensors only, whole
         head = {"model": str(self.folder.resolve()), "engine": self.settings.arguments(), "stop_ids": stop_ids}
-        self._workers = [_Worker(self, number, copies, self._heard) for number in range(copies)]
-        for worker in self._workers:
+        self.workers = [_Worker(self, number, copies, self._heard) for number in range(copies)]
+        for worker in self.workers:
             worker.send([{**head, "cores": worker.cores}])
 
     def _listen(self, wanted: int, alive: Callable[[dict], None]) -> Iterator[tuple[int, Finished]]:
-        left, answered = len(self._workers), 0
+        left, answered = len(self.workers), 0
         while left:
             worker, said = self._heard.get()
             if said is None:
@@ -178,7 +178,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=printed,
-                env=environment() | _placed(number, copies, source.settings.tensor_parallel),
+                env=environment() | placed(number, copies, source.settings.tensor_parallel),
                 start_new_session=True,
             )
         threading.Thread(target=self._hear, args=(heard,), daemon=True).start()
@@ -228,7 +228,7 @@ def _told(log: Path) -> list[str]:
     return list(errors)[:_TAIL_LINES] or lines[-_TAIL_LINES:]
 
 
-def _placed(number: int, copies: int, cards: int) -> dict[str, str]:
+def placed(number: int, copies: int, cards: int) -> dict[str, str]:
     """Environment of one of several copies, each with its own cards.
 
     One card needs no process of its own for the engine: measured on two cores, it loads in half the time without, answers no

@@ -31,7 +31,7 @@ from tasks.engines import hf_engine
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.chat_endpoint import Ask
 from tasks.engines.prompt_ids import Prompts
-from tasks.engines.vllm_source import DEFAULT_PYTHON, VllmSettings, VllmSource, _placed, vllm_interpreter
+from tasks.engines.vllm_source import DEFAULT_PYTHON, VllmSettings, VllmSource, placed, vllm_interpreter
 from tasks.recipes import signals_world
 
 HERE = Path(__file__).resolve().parent
@@ -63,7 +63,7 @@ class Stage:
 
     def _cpu_s(self) -> float:
         own = time.process_time()
-        for worker in self.source._workers:
+        for worker in self.source.workers:
             times = psutil.Process(worker.process.pid).cpu_times()
             own += times.user + times.system
         return own
@@ -98,7 +98,7 @@ def raw(folder: Path) -> Iterator[Raw]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=environment() | _placed(0, 1, 1),
+        env=environment() | placed(0, 1, 1),
     )
     one = Raw(process, prompts)
     one._send({"model": str(folder.resolve()), "engine": VllmSettings().arguments(), "stop_ids": prompts.stop_ids})

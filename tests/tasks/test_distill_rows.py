@@ -214,11 +214,11 @@ def test_damage_is_caught(tmp_path, dataset, file, change, caught):
 def test_validate_dataset_takes_what_was_distilled(tmp_path, tiny_base):
     from tasks.validate_dataset import ValidateConfig, validate_dataset
 
-    dataset = make_dataset(tmp_path / "dataset", 120, 60)
+    dataset = make_dataset(tmp_path / "dataset", 120, 100)
     job = job_with(tmp_path, dataset, answers_to(dataset))
     execute(STAGE, CONFIG, job)
     out = tmp_path / "rows"
     out.mkdir()
     again = replace(job, inputs={"dataset": job.out, "base": tiny_base}, out=out)
     facts = validate_dataset(ValidateConfig(limits="nano"), again)
-    assert facts == {"train_rows": 120, "heldout_rows": 60}
+    assert facts == {"train_rows": 120, "heldout_rows": 100}

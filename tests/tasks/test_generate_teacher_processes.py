@@ -111,7 +111,7 @@ def test_kill_9_of_worker_child_and_builder_under_vllm(tmp_path, model):
         "inputs": {name: one.model_dump() for name, one in inputs.items()},
     }
     held: list[str] = []
-    for victim in ("vllm_worker.py", "tasks.generate_teacher", "builder", ""):
+    for victim in ("vllm_worker.py", "-m tasks.generate_teacher", "builder", ""):
         builder = subprocess.Popen(
             [sys.executable, "-c", BUILDER, json.dumps(spec)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
