@@ -16,8 +16,8 @@ demo: setup ## the whole chain on two CPU cores: fine-tune, merge, export, evalu
 compare: setup ## rank what a run made, or any list of models: make compare PROFILE=signals/compare-thinking
 	@$(RUN) -m flows compare $(or $(PROFILE),signals/nano)
 
-test: ## every test, Unsloth included
-	@$(PYTHON) deployments/setup.py --with dev --with unsloth
+test: ## every test, Unsloth and vLLM included
+	@$(PYTHON) deployments/setup.py --with dev --with unsloth --with vllm
 	@$(RUN) -m pytest
 
 check: ## format, lint, import directions, light imports
@@ -39,6 +39,6 @@ ui: setup ## Prefect server, worker and deployments on loopback; Ctrl-C stops th
 validate: setup ## check rows: make validate RECIPE=signals DATA=path
 	@$(RUN) -m flows validate $(RECIPE) $(DATA)
 
-clean: ## remove what runs made: store, release, validation, caches (.venv stays)
+clean: ## remove what runs made: store, release, validation, caches (.venv and .venv-vllm stay)
 	rm -rf store release comparison validation .prefect .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +

@@ -13,9 +13,10 @@ RAW_MARKERS = (
 THINK_TAGS = r"</?think(?:ing)?>"
 """The pair that the renderer puts around a trace. One inside a trace makes a second: the answer starts too early."""
 
-STRIPPED_MARKERS = r"^\s*(?:analysis|commentary)|^\s*final\s*\{|assistant(?:final|analysis|commentary)"
+STRIPPED_MARKERS = r"^\s*(?:analysis|commentary)|^\s*final(?:\s*[\[{]|[A-Z#*\"])|assistant(?:final|analysis|commentary)"
 """What remains when special tokens are dropped on decoding: the channel's name grows onto the text
-(`analysisWe need to ...assistantfinal{`). Small letters only: a trace may well begin with "Analysis of ..."."""
+(`analysisWe need to ...assistantfinal{`, `finalThe plan ...`). Small letters only: a trace may well begin with
+"Analysis of ..."."""
 
 CHAT_CONTROL = f"{RAW_MARKERS}|{THINK_TAGS}"
 """What a user-supplied field could use to leave its place in the prompt."""

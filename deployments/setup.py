@@ -1,6 +1,8 @@
 """Set up `.venv`: torch, the pinned stack, llama.cpp built from the source that also gives the converter.
 
-    python deployments/setup.py [--with dev] [--with unsloth]
+    python deployments/setup.py [--with dev] [--with unsloth] [--with vllm]
+
+`--with vllm` fills `.venv-vllm`, an interpreter of its own: vLLM's and Prefect's needs exclude each other (fastapi).
 
 Needs Python 3.11+, a C++ compiler, and a package index that pip knows. Idempotent: a second run checks and returns in
 about a second. Standard library only, so that it runs before anything is installed, on Windows too.
@@ -21,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
+VLLM_VENV = ROOT / ".venv-vllm"
 STACKS = ROOT / "deployments" / "stacks"
 TORCH = "torch==2.13.0"
 LLAMA = "0.3.36"
@@ -35,14 +38,14 @@ NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 AMX works): every decode of a model whose sizes fit its tiles. `CMAKE_ARGS="-DCMAKE_C_FLAGS= -DCMAKE_CXX_FLAGS="` has it back."""
 
 
-def python() -> Path:
-    """The interpreter of the environment."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def python(folder: Path = VENV) -> Path:
+    """The interpreter of an environment."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def pip(*arguments: str) -> None:
-    """Run pip of the environment; its own messages are shown when it fails."""
-    run([str(python()), "-m", "pip", "--disable-pip-version-check", *arguments])
+def pip(*arguments: str, into: Path = VENV) -> None:
+    """Run pip of an environment; its own messages are shown when it fails."""
+    run([str(python(into)), "-m", "pip", "--disable-pip-version-check", *arguments])
 
 
 def run(command: list[str], **more: object) -> None:
@@ -53,9 +56,16 @@ def run(command: list[str], **more: object) -> None:
         sys.exit(f"setup: `{' '.join(command[:6])} ...` failed with code {done.returncode}. Mend that, then run again.")
 
 
-def step(title: str, mark: str, work) -> None:
-    """Do `work` unless a mark says that this very version of it was done here."""
-    done = VENV / "plumbline-setup" / hashlib.sha256(mark.encode()).hexdigest()[:16]
+def make_environment(folder: Path) -> None:
+    """An empty environment, unless it is there."""
+    if not python(folder).exists():
+        print(f"setup: {folder.name} ...", flush=True)
+        venv.create(folder, with_pip=True)
+
+
+def step(title: str, mark: str, work, into: Path = VENV) -> None:
+    """Do `work` unless a mark says that this very version of it was done in this environment."""
+    done = into / "plumbline-setup" / hashlib.sha256(mark.encode()).hexdigest()[:16]
     if done.exists():
         return
     started = time.monotonic()
@@ -143,18 +153,38 @@ def place_libraries(build: Path) -> None:
         shutil.copyfile(path, target / path.name)
 
 
+def has_cuda() -> bool:
+    """Whether this machine's driver finds a card."""
+    tool = shutil.which("nvidia-smi")
+    return (
+        bool(tool)
+        and subprocess.run([tool, "-L"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    )
+
+
+def set_up_vllm() -> None:
+    """Fill `.venv-vllm` with vLLM for CUDA where there is a card, for the CPU elsewhere, and see it import."""
+    stack = STACKS / f"vllm-{'cuda' if has_cuda() else 'cpu'}.txt"
+    make_environment(VLLM_VENV)
+    step(f"{TORCH} for vLLM", TORCH, lambda: pip("install", "-q", TORCH, into=VLLM_VENV), VLLM_VENV)
+
+    def work() -> None:
+        pip("install", "-q", "--no-deps", "-r", str(stack), into=VLLM_VENV)
+        run([str(python(VLLM_VENV)), "-c", "from vllm import LLM, SamplingParams, TokensPrompt"])
+
+    step(stack.name, stack.read_text("utf-8"), work, VLLM_VENV)
+
+
 def main() -> None:
     """Set up what was asked for and is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--with", dest="extra", action="append", default=[], choices=["dev", "unsloth"])
+    parser.add_argument("--with", dest="extra", action="append", default=[], choices=["dev", "unsloth", "vllm"])
     extra = parser.parse_args().extra
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything could have checked
         sys.exit(f"setup: Python 3.11 or newer is needed, this is {sys.version.split()[0]}.")
-    if not python().exists():
-        print("setup: .venv ...", flush=True)
-        venv.create(VENV, with_pip=True)
+    make_environment(VENV)
     step(TORCH, TORCH, lambda: pip("install", "-q", TORCH))
-    for name in ("core", *extra):
+    for name in ("core", *(one for one in extra if one != "vllm")):
         stack = STACKS / f"{name}.txt"
         step(
             f"{stack.name}",
@@ -164,6 +194,8 @@ def main() -> None:
     machine = os.uname().machine if os.name == "posix" else ""
     mark = f"llama {LLAMA} {LLAMA_OFF} {NO_AMX} {os.environ.get('CMAKE_ARGS', '')} {machine}"
     step(f"llama.cpp of llama-cpp-python {LLAMA}, compiled here", mark, install_llama)
+    if "vllm" in extra:
+        set_up_vllm()
 
 
 if __name__ == "__main__":

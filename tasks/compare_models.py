@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from data_contracts.gates import Gates, load_gates
 from data_contracts.verdict import Check
 from tasks.core.artifact import canonical_json
+from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, Stage, child_main
 from tasks.engines.askable import disk_problems
@@ -180,7 +181,8 @@ STAGE = Stage(
         "examples/reference.jsonl",
     ),
     uses_recipe=True,
-    uses_hub=True,  # the child sees the endpoints' keys
+    secrets=HUB_SECRETS,
+    named_secrets=lambda config: [one.endpoint.api_key_env for one in config.models if one.endpoint],
     outside=lambda config: [
         *([config.rows_file] if config.rows_file else []),
         *(path for one in config.models for path in one.files),

@@ -254,7 +254,7 @@ STAGE = Stage(
     texts=tuple(f"tasks/release/{name}" for name in ("answers.html.j2", "report.css", "answers.css", "report.js")),
     outside=lambda config: [path for one in config.judges for path in one.files],
     uses_recipe=True,
-    uses_hub=True,  # the child sees the judges' keys
+    named_secrets=lambda config: [one.api_key_env for one in config.judges if one.base_url],
 )
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from data_contracts.verdict import Check, check, failures, report
+from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ArtifactError, ConfigError, TransientError, explain_os_error
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import hf_engine, weights_file
@@ -181,7 +182,7 @@ STAGE = Stage(
     stack=("torch", "transformers", "tokenizers", "huggingface_hub"),
     contract=("prompt.md", "output.py"),
     uses_recipe=True,
-    uses_hub=True,
+    secrets=HUB_SECRETS,
 )
 
 if __name__ == "__main__":

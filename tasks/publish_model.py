@@ -18,6 +18,7 @@ from pydantic import Field
 
 from data_contracts.verdict import Check, check, report
 from tasks.core.artifact import hash_folder, sha256_file
+from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import GateError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import chat, hf_engine
@@ -232,7 +233,7 @@ STAGE = Stage(
     contract=("prompt.md", "output.py"),
     texts=tuple(f"tasks/release/{name}" for name in ("report.html.j2", "report.css", "report.js", "card.md.j2")),
     uses_recipe=True,
-    uses_hub=True,
+    secrets=HUB_SECRETS,
     tells_lineage=True,
 )
 

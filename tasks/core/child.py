@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from tasks.core.errors import ChildError, redact, secret_names
 Beat = Callable[[int, int, dict], None]
 """Called with (done, total, numbers to show)."""
 
+HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""What a stage that talks to the Hub may see."""
 _GRACE_S = 3.0
 _POLL_S = 0.1
 _BEAT_EVERY_S = 0.2
@@ -42,19 +44,19 @@ class Watch:
 
 
 def run_child(
-    argv: list[str], folder: Path, watch: Watch, on_beat: Beat = silent, *, with_secrets: bool = False
+    argv: list[str], folder: Path, watch: Watch, on_beat: Beat = silent, *, secrets: Collection[str] = ()
 ) -> None:
     """Run a command in its own process group until it ends well.
 
     The child writes `beats.jsonl` in `folder`; its output goes to `folder/child.log`. Whatever ends this call
-    (return, error, Ctrl-C), no process of the group is left.
+    (return, error, Ctrl-C), no process of the group is left. `secrets` names the variables it may see; it sees no other secret.
 
     Raises:
         ChildError: it exited non-zero, exceeded a limit, or was killed; with its last beat and the end of its log.
     """
     beats, log = folder / "beats.jsonl", folder / "child.log"
     beats.write_text("")
-    env = {name: value for name, value in os.environ.items() if with_secrets or name not in secret_names()}
+    env = environment(secrets)
     started = time.monotonic()
     with log.open("wb") as out:
         # The child watches its stdin: when this process dies, however it dies, the pipe closes and the child ends itself.
@@ -67,6 +69,12 @@ def run_child(
         _kill_group(child)
     if trouble or child.returncode:
         raise ChildError(_story(argv, child.returncode, trouble, beats, log))
+
+
+def environment(secrets: Collection[str] = ()) -> dict[str, str]:
+    """This process's environment without its secrets, but for those that are named."""
+    hidden = set(secret_names()) - set(secrets)
+    return {name: value for name, value in os.environ.items() if name not in hidden}
 
 
 def _watch(child: subprocess.Popen, beats: Path, watch: Watch, started: float, on_beat: Beat) -> str:

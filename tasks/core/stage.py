@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,8 +94,10 @@ class Stage:
     """Files of the user's that the config names: their content counts, not their path."""
     uses_recipe: bool = False
     """The recipe's code shapes the result."""
-    uses_hub: bool = False
-    """The only stages whose child process sees secrets."""
+    secrets: tuple[str, ...] = ()
+    """Environment variables that its child process may see although they are secrets; it sees no other."""
+    named_secrets: Callable[[BaseModel], list[str]] | None = None
+    """The same where a config names them."""
     tells_lineage: bool = False
     """What it makes quotes the manifests of its inputs, so that the keys of the inputs count, not only their content."""
 
@@ -173,7 +175,7 @@ def _build(stage, run, config, inputs, on_beat, store: Store) -> Artifact:
                 "key": key,
             },
         }
-        outcome = run_in_child(stage, spec, work, run, on_beat)
+        outcome = run_in_child(stage, spec, work, run, on_beat, secrets_of(stage, config))
         manifest = {
             "stage": stage.name,
             "run": run.name,
@@ -192,7 +194,14 @@ def _build(stage, run, config, inputs, on_beat, store: Store) -> Artifact:
     return artifact
 
 
-def run_in_child(stage: Stage, spec: dict, work: Path, run: Run, on_beat: child.Beat) -> dict:
+def secrets_of(stage: Stage, config: BaseModel) -> list[str]:
+    """Names of the secrets that the stage's child may see under this config."""
+    return [*stage.secrets, *(stage.named_secrets(config) if stage.named_secrets else [])]
+
+
+def run_in_child(
+    stage: Stage, spec: dict, work: Path, run: Run, on_beat: child.Beat, secrets: Collection[str] = ()
+) -> dict:
     """Run `python -m tasks.<stage> spec.json` and return what it reports; its own errors are raised here again."""
     result = work / "result.json"
     result.unlink(missing_ok=True)
@@ -200,7 +209,7 @@ def run_in_child(stage: Stage, spec: dict, work: Path, run: Run, on_beat: child.
     watch = child.Watch(run.wall_clock_s, run.no_progress_s)
     argv = [sys.executable, "-m", stage.module, str(work / "spec.json")]
     try:
-        child.run_child(argv, work, watch, on_beat, with_secrets=stage.uses_hub)
+        child.run_child(argv, work, watch, on_beat, secrets=secrets)
     except errors.ChildError:
         outcome = json.loads(result.read_text("utf-8")) if result.is_file() else {}
         if "error" in outcome:

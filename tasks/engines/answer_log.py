@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from tasks.core.child import Beat, silent
 from tasks.core.errors import ArtifactError
-from tasks.engines.chat_endpoint import Answer, Ask, Source
+from tasks.engines.chat_endpoint import LOADED, Answer, Ask, Source
 
 _LOCK_S = 60.0
 """Longest wait for another process on the same log: a killed one is gone in seconds."""
@@ -132,28 +132,43 @@ def answer_all(
         raise ArtifactError(
             f"answers: {len(missing)} of {len(asks)} prompts have no answer in {log.path}. Build again to ask them."
         )
-    total, started, tokens = done + len(asks), time.monotonic(), 0
-    done += len(asks) - len(missing)
-    beat(done, total, {})
+    shown = _Shown(beat, done + len(asks) - len(missing), done + len(asks), len(missing))
+    shown.alive({})
     if missing and source is not None:
-        for answered, (ask, answer) in enumerate(
-            source.answers(missing, lambda numbers, d=done: beat(d, total, numbers)), start=1
-        ):
+        for ask, answer in source.answers(missing, shown.alive):
             log.add(ask, answer)
-            tokens += answer.completion_tokens
-            seconds = max(time.monotonic() - started, 1e-9)
-            left_s = (len(missing) - answered) * seconds / answered
-            beat(done + answered, total, {"tokens_per_s": round(tokens / seconds, 1), "left_s": round(left_s)})
+            shown.answered(answer)
     answers = [log.get(ask) for ask in asks]
     if left := sum(one is None for one in answers):
         raise ArtifactError(f"answers: {left} of {len(asks)} prompts were left without an answer. Build again.")
     return answers
 
 
+class _Shown:
+    """The progress of some prompts: tokens a second and seconds left, from when the model was loaded."""
+
+    def __init__(self, beat: Beat, done: int, total: int, missing: int) -> None:
+        self._beat, self._done, self._total, self._missing = beat, done, total, missing
+        self._started, self._answered, self._tokens = time.monotonic(), 0, 0
+
+    def alive(self, numbers: dict) -> None:
+        """No new answer, and no standstill either."""
+        if LOADED in numbers:
+            self._started = time.monotonic()
+        self._beat(self._done + self._answered, self._total, numbers)
+
+    def answered(self, answer: Answer) -> None:
+        self._answered += 1
+        self._tokens += answer.completion_tokens
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        left_s = (self._missing - self._answered) * seconds / self._answered
+        self.alive({"tokens_per_s": round(self._tokens / seconds, 1), "left_s": round(left_s)})
+
+
 def _parse(line: bytes) -> tuple[str, Answer]:
     value = json.loads(line)
     digest, _ = value.pop("asked"), value.pop("model")
-    return str(digest), Answer(**value)
+    return str(digest), Answer(**{**value, "token_ids": tuple(value.get("token_ids", ()))})
 
 
 def _readable(path: Path) -> Iterator[tuple[str, Answer]]:

@@ -51,7 +51,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 """How refusals open. A trace may well say "I cannot tell": what is refused must be a deed."""
-_OWN_THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_OWN_THOUGHTS = re.compile(r"^(?:\s*<think(?:ing)?>|(?!.*<think(?:ing)?>)).*?</think(?:ing)?>", re.DOTALL)
+"""A block of thoughts in front; where the model's template opened it, only its end is in the answer."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,14 @@ class Ask:
     """As in chat_template.thinking_switch; None leaves it to the model's template."""
     response_format: dict | None = None
     """What the server is told to hold its answer to, as it is sent; None asks for plain text. A local model ignores it."""
+    seed: int | None = None
+    """What a sampled answer is drawn with; None where nothing is drawn, or the server chooses."""
 
     @cached_property
     def digest(self) -> str:
         """sha256 of model, prompt and sampling settings."""
         parts = asdict(self)
-        for name in ("thinking", "response_format"):
+        for name in ("thinking", "response_format", "seed"):
             if parts[name] is None:  # logs of answers without one stay good
                 del parts[name]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
@@ -95,6 +98,8 @@ class Answer:
     """That reasoning, where the server shows it."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    token_ids: tuple[int, ...] = ()
+    """The generated tokens without the one that ended them; empty where the server gives text only."""
 
     @property
     def said(self) -> str:
@@ -112,6 +117,10 @@ class Answer:
             thought = self.hidden_chars or len(self.text.strip())
             return f"empty: no answer{f', only {thought:,} characters of hidden reasoning' if thought else ''}"
         return f"refusal: {self.said[:120]!r}" if _REFUSAL.search(self.said) else ""
+
+
+LOADED = "loaded_s"
+"""Among the numbers of `alive`: the model is ready now, so many seconds after its start; speed is counted from here."""
 
 
 class Source(Protocol):
@@ -248,6 +257,8 @@ class ChatEndpoint:
             body["chat_template_kwargs"] = thinking_switch(ask.thinking)
         if ask.response_format is not None:
             body["response_format"] = ask.response_format
+        if ask.seed is not None:
+            body["seed"] = ask.seed
         deadline, parts, size = time.monotonic() + self._timeout_s, [], 0
         with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
             for part in response.iter_bytes():
@@ -371,7 +382,8 @@ def _batches(asks: Sequence[Ask], rows: int) -> Iterator[list[Ask]]:
 def _as_answers(batch: list[Ask], prompts: list[list[int]], made: list) -> Iterator[tuple[Ask, Answer]]:
     for ask, prompt, one in zip(batch, prompts, made, strict=True):
         reason = "length" if one.stopped == "length" else "stop"
-        yield ask, Answer(one.text, reason, prompt_tokens=len(prompt), completion_tokens=len(one.ids))
+        counts = {"prompt_tokens": len(prompt), "completion_tokens": len(one.ids)}
+        yield ask, Answer(one.text, reason, **counts, token_ids=tuple(one.ids))
 
 
 def _error_of(future: Future) -> BaseException | None:

@@ -27,6 +27,10 @@ A recipe module offers:
         traces(answers, rows) -> [Trace] | None                               the reasoning shown; None: answers carry none
     teacher_seeds() -> path, teacher_messages(seed) -> messages,              where a teacher can write its traces
         teacher_row(seed, text, model) -> row
+    with_answer(row, text) -> row                                             the row with a teacher's answer in place of its own;
+                                                                              ContractError `kind: detail` when it cannot be
+    KEEPS_TRACE = True                                                        where the answer begins with a thinking trace that
+                                                                              belongs to the row; elsewhere thoughts are cut off
     wording(row) -> str | None                                                the template a synthetic row is made of
     pretraining_rows(n_rows, seed) -> (messages, answer) pairs                what its nano base is made of
 """
@@ -55,3 +59,8 @@ def load_recipe(name: str) -> ModuleType:
     if name not in RECIPES:
         raise ConfigError(f"recipe: there is no recipe {name!r}. Known: {', '.join(RECIPES)}.")
     return import_module(f"tasks.recipes.{name}")
+
+
+def keeps_trace(name: str) -> bool:
+    """Whether a model's thinking trace is part of the recipe's answers."""
+    return getattr(load_recipe(name), "KEEPS_TRACE", False)

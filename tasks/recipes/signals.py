@@ -28,6 +28,13 @@ METRICS = (
     "error_code_accuracy_fraction", "refused_good_input_fraction",
 )  # fmt: skip
 """What `score` measures on a row, in the order in which boards show it."""
+KEEPS_TRACE = True
+"""A model's thinking trace is part of the answer (tasks/recipes/__init__.py)."""
+LABEL_TOLERANCE = {
+    "relevance": 0.2, "direction": 0.3, "magnitude": 0.15, "source_credibility": 0.3, "novelty": 0.3,
+}  # fmt: skip
+"""How far a teacher's number may lie from the row's label. 0.15 is half the way from a moderate update (0.1) to near-resolving
+evidence (0.4); the others are half of what separates two neighbouring strengths in prompt.md and output.py, or less."""
 NOISE_RELEVANCE = 0.1
 """A row, or an answer, of at most this relevance is noise (data_contracts/signals/rows.py)."""
 
@@ -201,6 +208,37 @@ def _sign(value: float) -> int:
 
 def _read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def with_answer(row: Mapping[str, object], text: str) -> dict:
+    """The row with a teacher's trace and fields in place of its own.
+
+    Raises:
+        ContractError: as `kind: detail`; the answer cannot be read, or says something else than the row's label.
+    """
+    parsed = parse_output(text)
+    if parsed.answer is None:
+        raise ContractError(f"unreadable: {parsed.problem}")
+    if told := _disagreement(row, parsed):
+        raise ContractError(f"disagrees with the label: {told}")
+    empty = dict.fromkeys((name for name in (*FIELDS, *ERROR_FIELDS) if name in row), None)
+    return {**row, **empty, "trace": parsed.trace, **parsed.answer}
+
+
+def _disagreement(row: Mapping[str, object], parsed: Parsed) -> str:
+    """What the answer says and the label does not; empty when they agree within LABEL_TOLERANCE."""
+    expected, found = answer_of(row), parsed.answer
+    if malformed(row) or parsed.error:
+        same = found.get("error_code") == expected.get("error_code")
+        return "" if same else f"error_code is {found.get('error_code')}, not {expected.get('error_code')}"
+    if _sign(found["direction"]) != _sign(expected["direction"]):
+        return f"direction is {found['direction']:g}, not {expected['direction']:g}: another sign"
+    if (found["relevance"] <= NOISE_RELEVANCE) != (expected["relevance"] <= NOISE_RELEVANCE):
+        return f"relevance is {found['relevance']:g}, not {expected['relevance']:g}: noise and signal are mixed up"
+    if found["information_type"] != expected["information_type"]:
+        return f"information_type is {found['information_type']}, not {expected['information_type']}"
+    far = [name for name, most in LABEL_TOLERANCE.items() if abs(found[name] - expected[name]) > most + 1e-9]
+    return ", ".join(f"{n} is {found[n]:g}, not {expected[n]:g} (± {LABEL_TOLERANCE[n]:g})" for n in far)
 
 
 def teacher_seeds() -> Path:

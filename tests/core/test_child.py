@@ -7,12 +7,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib import import_module
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tasks.core.child import Watch, run_child
+from tasks.core.child import HUB_SECRETS, Watch, run_child
 from tasks.core.errors import ChildError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +91,7 @@ time.sleep(600)
     parent_code = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from tasks.core.child import Watch, run_child
+from tasks.core.child import HUB_SECRETS, Watch, run_child
 run_child({child!r}, Path({str(tmp_path)!r}), Watch())
 """
     parent = subprocess.Popen([sys.executable, "-c", parent_code])
@@ -100,15 +101,31 @@ run_child({child!r}, Path({str(tmp_path)!r}), Watch())
     wait_for(lambda: not alive(int((tmp_path / "pids").read_text())))
 
 
-def test_secrets_reach_only_the_stages_that_use_the_hub(tmp_path, monkeypatch):
+def test_a_child_sees_the_secrets_that_are_named_and_no_other(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwx")
-    body = "print(os.environ.get('HF_TOKEN', 'nothing')); sys.exit(1)\n"
-    with pytest.raises(ChildError, match="nothing"):
+    monkeypatch.setenv("PLUMBLINE_TEACHER_API_KEY", "sesame-open-0123456789")
+    body = """
+for name in ("HF_TOKEN", "PLUMBLINE_TEACHER_API_KEY"):
+    print(name, "is", os.environ.get(name, "hidden"))
+sys.exit(1)
+"""
+    with pytest.raises(ChildError, match=r"HF_TOKEN is hidden\n.*API_KEY is hidden"):
         run_child(script(tmp_path, body), tmp_path, Watch())
-    with pytest.raises(ChildError) as error:
-        run_child(script(tmp_path, body), tmp_path, Watch(), with_secrets=True)
-    assert "<HF_TOKEN>" in str(error.value)
-    assert "abcdefgh" not in str(error.value)
+    with pytest.raises(ChildError, match=r"HF_TOKEN is hidden\n.*API_KEY is <PLUMBLINE_TEACHER_API_KEY>") as error:
+        run_child(script(tmp_path, body), tmp_path, Watch(), secrets=["PLUMBLINE_TEACHER_API_KEY"])
+    assert "sesame" not in str(error.value)
+
+
+def test_each_stage_names_its_secrets():
+    stages = {path.stem: import_module(f"tasks.{path.stem}") for path in sorted((ROOT / "tasks").glob("[a-z]*_*.py"))}
+    found = {name: module.STAGE.secrets for name, module in stages.items() if module.STAGE.secrets}
+    assert len(stages) >= 8
+    assert {name: found[name] for name in ("build_dataset", "prepare_base", "publish_model")} == {
+        "build_dataset": ("PLUMBLINE_TEACHER_API_KEY",),
+        "prepare_base": HUB_SECRETS,
+        "publish_model": HUB_SECRETS,
+    }
+    assert all(name.endswith("_API_KEY") for some in found.values() if some != HUB_SECRETS for name in some)
 
 
 def assert_gone(folder: Path) -> None:

@@ -14,6 +14,8 @@ STAGES = {
     "prepare_base": set(),
     "build_dataset": set(),
     "validate_dataset": {"dataset", "base"},
+    "generate_teacher": {"dataset", "teacher"},
+    "distill_rows": {"dataset", "answers_000"},
     "train_lora": {"base", "rows"},
     "merge_adapter": {"base", "adapter", "rows"},
     "export_gguf": {"merged", "rows"},
@@ -79,7 +81,8 @@ def test_every_stage_has_a_key_that_knows_config_inputs_and_code(name):
 
 def test_prompt_words_and_limits_are_in_the_keys_of_the_stages_that_read_them():
     wanted = {"prompt.md": {"prepare_base", "build_dataset", "validate_dataset", "evaluate_model", "publish_model"}}
-    wanted |= {"limits.yaml": {"validate_dataset"}, "gates.yaml": {"evaluate_model"}}
+    wanted["prompt.md"] |= {"generate_teacher", "distill_rows"}
+    wanted |= {"limits.yaml": {"validate_dataset", "distill_rows"}, "gates.yaml": {"evaluate_model"}}
     for file, readers in wanted.items():
         found = {name for name in STAGES if file in importlib.import_module(f"tasks.{name}").STAGE.contract}
         assert readers <= found, file

@@ -20,10 +20,12 @@ from data_contracts.audit import audit_splits
 from data_contracts.contract import read_rows
 from data_contracts.limits import load_limits
 from data_contracts.verdict import failures
-from tasks.build_dataset import API_KEY, LOG_NAME, STAGE, DatasetConfig, TeacherSettings, build_dataset, verify_dataset
+from tasks.build_dataset import STAGE, DatasetConfig, build_dataset, verify_dataset
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError, ContractError
 from tasks.core.stage import Job, Run, build, execute
+from tasks.engines.teacher import API_KEY, TeacherSettings
+from tasks.engines.teacher_rows import LOG_NAME
 from tasks.recipes import signals
 from tests.fixtures.chat_server import ChatServer, Reply
 

@@ -1,0 +1,71 @@
+"""Chats as the token ids of a model's own template, and its answers back as text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import ArtifactError
+from tasks.engines import chat, hf_engine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_OPEN_THOUGHT = re.compile(r"<think(?:ing)?>\s*$")
+
+
+@dataclass
+class Prompts:
+    """One model folder's way to write a chat."""
+
+    folder: Path
+    tokenizer: PreTrainedTokenizerBase
+    context_tokens: int
+    """Longest prompt and answer together."""
+
+    @classmethod
+    def of(cls, folder: Path, max_tokens: int | None = None) -> Prompts:
+        """Read tokenizer and context of a folder; `max_tokens` lowers the context."""
+        with hf_engine.quiet():
+            tokenizer = hf_engine.load_tokenizer(folder)
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        own = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+        limits = [one for one in (own, max_tokens) if one]
+        if not limits:
+            raise ArtifactError(
+                f"model: config.json of {folder.name} does not say its context. Set vllm.max_model_len_tokens."
+            )
+        return cls(folder, tokenizer, min(limits))
+
+    @cached_property
+    def stop_ids(self) -> list[int]:
+        """Every id that ends an answer."""
+        path = self.folder / "generation_config.json"
+        return chat.stop_ids(self.tokenizer, json.loads(path.read_text("utf-8")) if path.is_file() else {})
+
+    def render(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], str]:
+        """(ids of the chat up to the answer, the think tag that the template has opened, or nothing).
+
+        A template that opens the model's thoughts hides their beginning from the answer; without it they look like the answer.
+        """
+        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        opened = _OPEN_THOUGHT.search(text)
+        return chat.text_ids(self.tokenizer, text), opened.group() if opened else ""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text with every special token written out, so that a check can see it."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def refuse_too_long(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Raises ArtifactError when a prompt leaves no room for an answer."""
+        long = [len(ids) for ids in prompts if len(ids) >= self.context_tokens]
+        if long:
+            raise ArtifactError(
+                f"model: {len(long)} of {len(prompts)} prompts do not fit the context of {self.folder.name}: the longest has "
+                f"{max(long):,} tokens, the context {self.context_tokens:,}. Shorten the rows or take a model with more room."
+            )

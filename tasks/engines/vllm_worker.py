@@ -1,0 +1,132 @@
+"""vLLM in an interpreter of its own: token ids in, token ids out, each answer as soon as it is finished.
+
+Run by vllm_source.py with the interpreter that holds vLLM; it imports the standard library and vLLM, and nothing of ours.
+
+Standard input, one JSON object a line: {"model": folder, "engine": keyword arguments of vllm.LLM, "stop_ids": [...], "cores":
+[...] or nothing}; then, as often as there is something to ask, {"id", "ids", "max_tokens", "temperature", "seed", "logprobs"}
+for each prompt, and {"end": true}. When it closes, the parent is done or gone, and this process group ends itself.
+Standard output, one JSON object a line: {"ready": seconds}, {"tokens": so far} about once a second, {"id", "ids", "finish"
+("stop" or "length"), "logprobs" where asked for} as answers end, {"done": answers} after each {"end"}. What vLLM prints goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+
+_ALIVE_EVERY_S = 1.0
+
+
+def main() -> None:
+    """Load the model, then answer batch after batch until the input closes."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # vLLM and its libraries print on standard output
+    batches: queue.SimpleQueue = queue.SimpleQueue()
+    head = json.loads(sys.stdin.buffer.readline())
+    if head.get("cores"):
+        os.sched_setaffinity(0, head["cores"])  # before anything counts cores
+    threading.Thread(target=_read, args=(batches,), daemon=True).start()
+    started = time.monotonic()
+    from vllm import LLM
+
+    llm = LLM(**engine_arguments(head))
+    _say(out, {"ready": round(time.monotonic() - started, 3)})
+    while True:
+        asks = batches.get()
+        for ask in asks:
+            prompt = {"prompt_token_ids": ask["ids"]}
+            llm.llm_engine.add_request(str(ask["id"]), prompt, sampling(ask, head["stop_ids"]))
+        _say(out, {"done": _run(llm.llm_engine, set(head["stop_ids"]), out)})
+
+
+def _read(batches: queue.SimpleQueue) -> None:
+    """Hand over each batch of prompts; at the end of the input, end everything."""
+    asks = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in iter(sys.stdin.buffer.readline, b""):
+            value = json.loads(line)
+            if value.get("end"):
+                batches.put(asks)
+                asks = []
+            else:
+                asks.append(value)
+    os.killpg(0, signal.SIGKILL)  # the engine's own processes are in this group
+
+
+def engine_arguments(head: dict) -> dict:
+    """Keyword arguments of LLM. What is left open is settled by the platform: float32 and no graphs on a CPU."""
+    from vllm.platforms import current_platform
+
+    cpu = current_platform.is_cpu()
+    found = {name: value for name, value in head["engine"].items() if value is not None}
+    cache_bytes = found.pop("cpu_kv_cache_bytes", None)
+    if cpu:
+        found = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": cache_bytes, **found}
+        found.pop("gpu_memory_utilization", None)
+    return {
+        "model": head["model"],
+        "skip_tokenizer_init": True,  # prompts come as ids, answers leave as ids
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "generation_config": "vllm",  # no sampling default of the model's own
+        "disable_log_stats": True,
+        **found,
+    }
+
+
+def sampling(ask: dict, stop_ids: list[int]):
+    """vLLM's SamplingParams of one prompt."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=ask["max_tokens"],
+        temperature=ask["temperature"],
+        seed=ask.get("seed"),
+        stop_token_ids=stop_ids,
+        ignore_eos=True,  # stop_ids holds every end token; vLLM's own choice is not asked
+        logprobs=0 if ask.get("logprobs") else None,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _run(engine, stops: set[int], out) -> int:
+    """Continuous batching: every step advances all sequences by a token; those that ended are told at once."""
+    tokens = answered = 0
+    told = time.monotonic()
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            if not output.finished:
+                continue
+            (made,) = output.outputs
+            ids = list(made.token_ids)
+            tokens, answered = tokens + len(ids), answered + 1
+            line = {"id": int(output.request_id), "finish": made.finish_reason, "ids": ids}
+            if made.logprobs is not None:
+                line["logprobs"] = [one[token].logprob for one, token in zip(made.logprobs, ids, strict=True)]
+            if ids and ids[-1] in stops:
+                line["ids"] = ids[:-1]
+                if "logprobs" in line:
+                    line["logprobs"] = line["logprobs"][:-1]
+            _say(out, line)
+        if time.monotonic() - told > _ALIVE_EVERY_S:
+            told = time.monotonic()
+            _say(out, {"tokens": tokens})
+    return answered
+
+
+def _say(out, value: dict) -> None:
+    out.write(json.dumps(value) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Measure a teacher's throughput: the stage's vLLM against bare vLLM, and vLLM against transformers.generate.
+
+python tests/benchmarks/teacher.py MODEL_FOLDER                 # e.g. the nano base of a store; about 5 minutes on two cores
+python tests/benchmarks/teacher.py MODEL_FOLDER --rows 100 --rounds 3
+
+Prompts are those of signals' nano world, other rows in each round, so that no cache of an earlier round answers. Loading and a
+first batch are left out. Stage and bare vLLM take turns, each in a process of its own; the median ratio of their turns counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from data_contracts.prompt import load_prompt
+from tasks.core.child import environment
+from tasks.engines import hf_engine
+from tasks.engines.answer_log import AnswerLog, answer_all
+from tasks.engines.chat_endpoint import Ask
+from tasks.engines.prompt_ids import Prompts
+from tasks.engines.vllm_source import DEFAULT_PYTHON, VllmSettings, VllmSource, placed, vllm_interpreter
+from tasks.recipes import signals_world
+
+HERE = Path(__file__).resolve().parent
+MAX_NEW_TOKENS = 192
+BATCHES = (8, 64)
+
+
+def asks_of(round_number: int, rows: int) -> list[Ask]:
+    """Prompts of one round."""
+    contract = load_prompt("signals")
+    train, _ = signals_world.nano_rows(rows, 1, 1000 + round_number)
+    return [Ask("bench", "nano", tuple(contract.messages(row)), MAX_NEW_TOKENS, 0.0) for row in train]
+
+
+class Stage:
+    """What generate_teacher does to its prompts: rendered, answered, decoded, each answer on the disk."""
+
+    def __init__(self, source: VllmSource, folder: Path) -> None:
+        self.source, self.folder, self.round = source, folder, 0
+
+    def run(self, asks: list[Ask]) -> tuple[float, float, int]:
+        """(seconds, processor seconds of both processes, generated tokens)."""
+        self.round += 1
+        before, started = self._cpu_s(), time.perf_counter()
+        with AnswerLog(self.folder / f"log-{self.round}.jsonl") as log:
+            answers = answer_all(asks, log, self.source)
+        seconds = time.perf_counter() - started
+        return seconds, self._cpu_s() - before, sum(one.completion_tokens for one in answers)
+
+    def _cpu_s(self) -> float:
+        own = time.process_time()
+        for worker in self.source.workers:
+            times = psutil.Process(worker.process.pid).cpu_times()
+            own += times.user + times.system
+        return own
+
+
+class Raw:
+    """Bare vLLM in its interpreter."""
+
+    def __init__(self, process: subprocess.Popen, prompts: Prompts) -> None:
+        self.process, self.prompts = process, prompts
+
+    def run(self, asks: list[Ask]) -> tuple[float, float, int]:
+        for ask in asks:
+            ids, _ = self.prompts.render(ask.messages)
+            self._send({"id": 0, "ids": ids, "max_tokens": ask.max_tokens, "temperature": 0.0})
+        self._send({"end": True})
+        found = json.loads(self.process.stdout.readline())
+        return found["seconds"], found["cpu_s"], found["tokens"]
+
+    def _send(self, value: dict) -> None:
+        self.process.stdin.write(json.dumps(value) + "\n")
+        self.process.stdin.flush()
+
+
+@contextmanager
+def raw(folder: Path) -> Iterator[Raw]:
+    """Bare vLLM, loaded."""
+    prompts = Prompts.of(folder)
+    process = subprocess.Popen(
+        [vllm_interpreter(DEFAULT_PYTHON), str(HERE / "vllm_raw.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment() | placed(0, 1, 1),
+    )
+    one = Raw(process, prompts)
+    one._send({"model": str(folder.resolve()), "engine": VllmSettings().arguments(), "stop_ids": prompts.stop_ids})
+    json.loads(process.stdout.readline())
+    try:
+        yield one
+    finally:
+        process.kill()
+        process.wait()
+
+
+def bench_stage(folder: Path, rows: int, rounds: int, logs: Path) -> list[str]:
+    """Stage and bare vLLM in turns."""
+    found = {"stage": [], "raw": []}
+    with VllmSource(folder, VllmSettings(), DEFAULT_PYTHON, logs) as source, raw(folder) as bare:
+        stage = Stage(source, logs)
+        for runner in (stage, bare):
+            runner.run(asks_of(-1, 16))
+        for number in range(rounds):
+            turn = [("stage", stage), ("raw", bare)]
+            for name, runner in turn if number % 2 else turn[::-1]:
+                found[name].append(runner.run(asks_of(number, rows)))
+    assert [one[2] for one in found["stage"]] == [one[2] for one in found["raw"]], "not the same answers"
+    lines = []
+    for what, column in (("", 0), (", processor time", 1)):
+        ratios = [ours[column] / theirs[column] for ours, theirs in zip(found["stage"], found["raw"], strict=True)]
+        ours, theirs = (statistics.median(one[2] / one[column] for one in found[name]) for name in ("stage", "raw"))
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        lines.append(
+            f"| teacher under vLLM{what}, {rows} prompts | {ours:,.0f} tokens/s | bare LLM.generate: {theirs:,.0f} tokens/s | "
+            f"{statistics.median(ratios):.3f} ({spread} in {rounds} turns) |"
+        )
+    print(json.dumps(found), file=sys.stderr)
+    return lines
+
+
+def bench_transformers(folder: Path, rows: int, logs: Path) -> list[str]:
+    """vLLM, then transformers.generate at each batch size, on the same prompts."""
+    asks, warm = asks_of(99, rows), asks_of(-1, 8)
+    with VllmSource(folder, VllmSettings(), DEFAULT_PYTHON, logs) as source:
+        stage = Stage(source, logs / "hf")
+        stage.folder.mkdir()
+        stage.run(warm)
+        seconds, _, tokens = stage.run(asks)
+    speed = tokens / seconds
+    prompts = Prompts.of(folder)
+    with hf_engine.quiet():
+        model = hf_engine.load_model(folder)
+    ids = [prompts.render(ask.messages)[0] for ask in asks]
+    lines = []
+    for batch in BATCHES:
+        hf_engine.generate(model, prompts.tokenizer, ids[:8], 16, prompts.stop_ids, batch)
+        started = time.perf_counter()
+        made = hf_engine.generate(model, prompts.tokenizer, ids, MAX_NEW_TOKENS, prompts.stop_ids, batch)
+        theirs = sum(len(one.ids) + 1 for one in made) / (time.perf_counter() - started)
+        lines.append(
+            f"| teacher, tokens/s, {rows} prompts | vLLM: {speed:,.0f} | transformers.generate, batch {batch}: {theirs:,.0f} | "
+            f"{speed / theirs:.1f}x |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Print the lines of the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=6)
+    asked = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="plumbline-bench-") as temporary:
+        for line in bench_stage(asked.folder, asked.rows, asked.rounds, Path(temporary)):
+            print(line, flush=True)
+        for line in bench_transformers(asked.folder, asked.rows, Path(temporary)):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
