@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 HEADING = re.compile(r"^\s*(?:#{1,6}\s.*|\*\*[^*]+\*\*:?|__[^_]+__:?)\s*$")
 """A Markdown heading, or a line that is bold from end to end."""
@@ -69,19 +70,45 @@ def ngrams(some: Sequence[str], size: int) -> list[tuple[str, ...]]:
     return [tuple(some[start : start + size]) for start in range(len(some) - size + 1)]
 
 
-def standing(phrase: str) -> re.Pattern[str]:
-    """A pattern that finds the phrase as whole tokens, whatever its case and white space."""
-    return _standing(" ".join(phrase.split()).lower())
+def places(phrase: str, text: str) -> list[tuple[int, int]]:
+    """(start, end) of each place where the phrase stands as whole tokens, whatever its case.
 
-
-_PATTERNS: dict[str, re.Pattern[str]] = {}
-
-
-def _standing(phrase: str) -> re.Pattern[str]:
-    found = _PATTERNS.get(phrase)
-    if found is None:
-        if len(_PATTERNS) > 4096:
-            _PATTERNS.clear()
-        inner = r"\s+".join(re.escape(part) for part in phrase.split(" "))
-        found = _PATTERNS[phrase] = re.compile(rf"(?<!\w){inner}(?!\w)", re.IGNORECASE)
+    Without a regular expression: a set has tens of thousands of different phrases, and each would have to be compiled.
+    """
+    low, wanted = text.lower(), phrase.lower()
+    if len(low) != len(text) or not wanted:  # a letter whose small form is longer would move the places
+        return [one.span() for one in standing(phrase).finditer(text)] if wanted else []
+    found, start = [], low.find(wanted)
+    while start >= 0:
+        end = start + len(wanted)
+        if not (_joins(low[start - 1 : start], wanted[0]) or _joins(wanted[-1], low[end : end + 1])):
+            found.append((start, end))
+        start = low.find(wanted, start + 1)
     return found
+
+
+def _joins(one: str, other: str) -> bool:
+    """Whether two neighbouring characters belong to one token."""
+    return all(part and (part.isalnum() or part == "_") for part in (one, other))
+
+
+def stands(phrase: str, text: str) -> bool:
+    """The phrase stands in the text as whole tokens."""
+    return bool(places(phrase, text))
+
+
+def replaced(text: str, phrase: str, by: str) -> str:
+    """The text with every such place replaced."""
+    parts, last = [], 0
+    for start, end in places(phrase, text):
+        if start >= last:
+            parts += [text[last:start], by]
+            last = end
+    return "".join([*parts, text[last:]]) if parts else text
+
+
+@lru_cache(4096)
+def standing(phrase: str) -> re.Pattern[str]:
+    """The same as a pattern, for a phrase that is looked for again and again; white space may be a line break."""
+    inner = r"\s+".join(re.escape(part) for part in phrase.split())
+    return re.compile(rf"(?<!\w){inner}(?!\w)", re.IGNORECASE)
