@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from data_contracts import anchoring, prose
-from data_contracts.proofkit import claims
+from data_contracts.proofkit import claims, statements
 from data_contracts.proofkit.output import SCHEMAS
 
 TASKS = ("draft", "revise", "review", "talking_points", "scenario", "bullets", "post")
@@ -170,7 +170,7 @@ def _fictional_context(answer: Answer) -> str:
             if not company.search(sentence):
                 continue
             named = True
-            if any(claims.calls_fictional(one, company) for one in field[max(0, place - 1) : place + 2]):
+            if any(statements.calls_fictional(one, company) for one in field[max(0, place - 1) : place + 2]):
                 return ""
     if not named:
         return f"the company {answer.row['company']!r} is not named in any sentence"
@@ -181,16 +181,16 @@ def _assumptions(answer: Answer) -> str:
     for field in answer.sentences:
         for place, sentence in enumerate(field):
             following = field[place + 1] if place + 1 < len(field) else ""
-            for stated in claims.assumed(sentence, following):
+            for stated in statements.assumed(sentence, following):
                 some = prose.words(stated)
-                if claims.has_content(some) and not answer.copied(some):
+                if statements.has_content(some) and not answer.copied(some):
                     return ""
     return "no sentence states an assumption of its own"
 
 
 def _tradeoff(answer: Answer) -> str:
     for field in answer.sentences:
-        if any(claims.weighs(one) and not answer.copied(prose.words(one)) for one in field):
+        if any(statements.weighs(one) and not answer.copied(prose.words(one)) for one in field):
             return ""
     return "no sentence says what is given up for what"
 
@@ -198,7 +198,7 @@ def _tradeoff(answer: Answer) -> str:
 def _disclosure(answer: Answer) -> str:
     for field in answer.sentences:
         for place, sentence in enumerate(field):
-            if claims.discloses(sentence) or claims.discloses(" ".join(field[place : place + 2])):
+            if statements.discloses(sentence) or statements.discloses(" ".join(field[place : place + 2])):
                 return ""
     return "no sentence says that it is a practice piece and not real client work or employment"
 

@@ -203,9 +203,18 @@ class ProofkitRow(pa.DataFrameModel):
         return data.lazyframe.select(pl.col(data.key).str.contains(r"^\s*[\p{Lu}\d$€£].*[.!?]\s*$|^\s*$"))
 
     @pa.check(
-        *LINE_COLUMNS, "answers", "draft", "anchors", "target",
-        error="holds a chat marker, a think tag or a channel name; cut the text out of the raw answer again",
-    )  # fmt: skip
+        *LINE_COLUMNS,
+        "answers",
+        "draft",
+        "anchors",
+        error="holds chat-control text such as '<|' or '</think>'; drop the row",
+    )
+    def no_chat_control(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, markers.CHAT_CONTROL)
+
+    @pa.check(
+        "target", error="holds a think tag, a chat marker or a channel name; cut the answer out of the raw text again"
+    )
     def no_marker(cls, data: PolarsData) -> pl.LazyFrame:
         return _lacks(data, markers.ANY_MARKER)
 
