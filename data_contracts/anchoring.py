@@ -6,6 +6,7 @@ at the end would have satisfied a search for it: so an anchor counts where a sen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from data_contracts import prose
@@ -17,6 +18,7 @@ OTHER_WORDS_AN_ANCHOR = 3
 MOST_ANCHORS = 12
 _FIRST_MARK = 0xE001
 """Private-use characters stand for anchors while sentences are told apart: an anchor may hold a full stop."""
+_MARK = re.compile(f"[{chr(_FIRST_MARK)}-{chr(_FIRST_MARK + MOST_ANCHORS - 1)}]")
 
 
 def problem(texts: Sequence[str], anchors: Sequence[str]) -> str:
@@ -49,4 +51,4 @@ def _found(texts: Sequence[str], anchors: Sequence[str]) -> tuple[set[int], set[
 
 
 def _marks(text: str) -> set[int]:
-    return {ord(one) - _FIRST_MARK for one in text if _FIRST_MARK <= ord(one) < _FIRST_MARK + MOST_ANCHORS}
+    return {ord(one) - _FIRST_MARK for one in _MARK.findall(text)}

@@ -133,7 +133,7 @@ class WritingLimits(Limits):
     """Smallest share of distinct reasoning strings in a sample of 125 rows that have one, names and numbers masked.
     null: reported only, because the texts are templates by design."""
     min_distinct_trigram_fraction: float | None = Field(ge=0, le=1)
-    """Smallest share of distinct three-word runs among all those of a task's targets (distinct-3), names masked. null: as above."""
+    """Smallest share of distinct three-word runs in the targets of a task (distinct-3), names masked. null: as above."""
     max_self_similarity_fraction: float | None = Field(ge=0, le=1)
     """Largest mean similarity of a target with the most similar other one of its task, names masked. null: as above."""
     max_skeleton_fraction: float | None = Field(ge=0, le=1)

@@ -10,6 +10,8 @@ HEADING = re.compile(r"^\s*(?:#{1,6}\s.*|\*\*[^*]+\*\*:?|__[^_]+__:?)\s*$")
 """A Markdown heading, or a line that is bold from end to end."""
 LIST_MARKER = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+")
 _EMPHASIS = re.compile(r"\*+|(?<!\w)_+|_+(?!\w)|`")
+_MAY_EMPHASISE = re.compile(r"[*_`]")
+_MAY_END = re.compile(r"[.!?][\"'”’)\]]*\s")
 _ABBREVIATION = re.compile(
     r"\b(?:e\.g|i\.e|vs|etc|approx|dr|mr|mrs|ms|st|inc|co|ltd|a\.m|p\.m|u\.s|u\.k)\.(?=\s)", re.IGNORECASE
 )
@@ -19,10 +21,12 @@ _PLACED = "\ue0ff"
 WORD = re.compile(r"\w+(?:[’'\-]\w+)*")
 
 FUNCTION_WORDS = frozenset(
-    "a an the this that these those it its i we you he she they my our your their his her me us them who which what "
-    "is are was were be been being am has have had do does did will would can could should may might must "
-    "of to in on at by for from with without into onto over under about as than then so because while when where if "
-    "and or but not no nor yet both each every any all some there here".split()
+    WORD.findall(
+        "a an the this that these those it its i we you he she they my our your their his her me us them who which what "
+        "is are was were be been being am has have had do does did will would can could should may might must "
+        "of to in on at by for from with without into onto over under about as than then so because while when where if "
+        "and or but not no nor yet both each every any all some there here"
+    )
 )
 """Words that hold a sentence together. A list of keywords has none of them."""
 
@@ -32,10 +36,10 @@ def lines(text: str, headings: bool = False) -> list[str]:
     found = []
     for line in text.splitlines():
         if HEADING.match(line):
-            if headings:
-                found.append(_EMPHASIS.sub("", line).strip().lstrip("#").strip())
-            continue
-        bare = _EMPHASIS.sub("", LIST_MARKER.sub("", line)).strip()
+            bare = _EMPHASIS.sub("", line).strip().lstrip("#").strip() if headings else ""
+        else:
+            bare = LIST_MARKER.sub("", line).strip()
+            bare = _EMPHASIS.sub("", bare).strip() if _MAY_EMPHASISE.search(bare) else bare
         if bare:
             found.append(bare)
     return found
@@ -45,8 +49,11 @@ def sentences(text: str, headings: bool = False) -> list[str]:
     """The sentences in order. A line ends one; a heading is none, unless asked for."""
     found = []
     for line in lines(text, headings):
-        held = _ABBREVIATION.sub(lambda one: one.group()[:-1] + _PLACED, line)
-        found += [one.replace(_PLACED, ".").strip() for one in _END.split(held) if one.strip()]
+        if not _MAY_END.search(line):
+            found.append(line)
+        else:
+            held = _ABBREVIATION.sub(lambda one: one.group()[:-1] + _PLACED, line)
+            found += [one.replace(_PLACED, ".").strip() for one in _END.split(held) if one.strip()]
     return found
 
 

@@ -183,7 +183,7 @@ def _ablation(tasks: list[_Task], limits: WritingLimits) -> Check:
         "==",
         0,
         detail=f"{len(passed):,} of {pairs:,} swaps{': ' if passed else ''}{'; '.join(passed[:SHOWN_ROWS])}",
-        fix="Choose anchors that only this applicant would type, and write the target from them; no target may list those of others",
+        fix="Choose anchors that only this applicant would type, and write the target from them",
         enough=pairs >= limits.min_task_rows,
     )
 

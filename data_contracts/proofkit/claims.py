@@ -14,8 +14,8 @@ _HONEST = compiled(
     rf"\bpractice\s+(?:\w+\s+)?{PIECE}\b",
 )
 """A sentence with one of these does not claim that the job was real."""
-_AMOUNT = any_of("number,numbers,figure,figures,metric,metrics,data,amount,amounts,percentage,percentages,total,totals,count,counts,"
-                 "result,results,volume,volumes")  # fmt: skip
+_AMOUNT = any_of("number,numbers,figure,figures,metric,metrics,data,amount,amounts,percentage,percentages,total,totals,"
+                 "count,counts,result,results,volume,volumes")  # fmt: skip
 _LABEL = compiled(
     r"\b(?:hypothetical\w*|illustrati(?:ve|on|vely)|estimat\w+|assum\w+|project(?:ed|ion|ions)|placeholders?|notional)\b",
     rf"\b(?:{INVENTED}|practice|sample|example){WORDS_2}{GAP}{_AMOUNT}\b",
@@ -42,6 +42,7 @@ _NUMBER = re.compile(
     r"(?P<money>[$€£])?(?<![\w.])(?P<digits>\d[\d,]*(?:[.:/]\d+)*)(?P<percent>\s*(?:%|percent\b|per cent\b))?",
     re.IGNORECASE,
 )
+_DIGIT = re.compile(r"\d")
 _ORDINAL = any_of("step,steps,week,weeks,day,days,option,options,phase,phases,part,parts,point,points,tier,level,round,priority,"
                   "question,item,version,stage,shift,month,months,quarter")  # fmt: skip
 _FREE_NUMBER = compiled(
@@ -56,15 +57,22 @@ def false_claim(sentence: str, company: str, role: str, given: str) -> str:
 
     `given` is the prompt in small letters: what the applicant said of himself may be repeated.
     """
-    if not _HONEST.search(sentence):
-        if (one := _CLIENT.search(sentence)) and "client" not in given and not _denied(sentence, one):
-            return f"claims a client: {_near(sentence, one)}"
-        for pattern in (_AS_EMPLOYEE, _employment(company.lower(), role.lower())):
-            if (one := pattern.search(sentence)) and not _denied(sentence, one):
-                return f"claims employment: {_near(sentence, one)}"
-    if _LABEL.search(sentence):
-        return ""
-    return _unlabelled_result(sentence, given) or _unlabelled_number(sentence, given)
+    problem = _claimed_tie(sentence, company.lower(), role.lower(), given)
+    if problem and not _HONEST.search(sentence):
+        return problem
+    problem = _unlabelled_result(sentence, given) or _unlabelled_number(sentence, given)
+    return "" if not problem or _LABEL.search(sentence) else problem
+
+
+def _claimed_tie(sentence: str, company: str, role: str, given: str) -> str:
+    """A client or a job that the sentence claims, whatever it calls them."""
+    if (one := _CLIENT.search(sentence)) and "client" not in given and not _denied(sentence, one):
+        return f"claims a client: {_near(sentence, one)}"
+    named = [_employment(company, role)] if company in sentence.lower() else []
+    for pattern in (_AS_EMPLOYEE, *named):
+        if (one := pattern.search(sentence)) and not _denied(sentence, one):
+            return f"claims employment: {_near(sentence, one)}"
+    return ""
 
 
 @lru_cache(4096)
@@ -103,7 +111,7 @@ def _unlabelled_result(sentence: str, given: str) -> str:
 
 
 def _unlabelled_number(sentence: str, given: str) -> str:
-    if not any(one.isdigit() for one in sentence):
+    if not _DIGIT.search(sentence):
         return ""
     for number in _NUMBER.finditer(_FREE_NUMBER.sub(" ", sentence)):
         if not _is_given(number, given):

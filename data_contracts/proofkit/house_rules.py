@@ -36,9 +36,11 @@ COLUMNS: dict[str, frozenset[str]] = {
     }.items()
 }
 """Task -> the columns that its prompt shows; every other column of the prompt is null in such a row."""
-PROMPT_COLUMNS = tuple(
-    "role artifact_type section company constraint stakes skills profile voice answers draft rubric".split()
-)
+PROMPT_COLUMNS = (
+    "role", "artifact_type", "section", "company", "constraint", "stakes",
+    "skills", "profile", "voice", "answers", "draft", "rubric",
+)  # fmt: skip
+"""In the order in which a prompt shows them."""
 APPLICANT = ("answers", "draft")
 """What the applicant typed: where anchors come from."""
 ANCHOR_MARK = " | "
@@ -54,7 +56,9 @@ LENGTH_WORDS: dict[str, tuple[int, int]] = {
 """Fewest and most words of an answer, headings left out. Wide on purpose: a gate of sanity, which small models pass with
 short texts; limits.yaml asks more of a set that is to teach writing."""
 
-PLACEHOLDER_TITLES = frozenset(("title", "heading", "section", "scenario", "scenario title", "challenge", "untitled", "tbd", "text"))  # fmt: skip
+PLACEHOLDER_TITLES = frozenset(
+    ("title", "heading", "section", "scenario", "scenario title", "challenge", "untitled", "tbd", "text")
+)
 
 
 class Answer:
@@ -197,9 +201,8 @@ def _tradeoff(answer: Answer) -> str:
 
 def _disclosure(answer: Answer) -> str:
     for field in answer.sentences:
-        for place, sentence in enumerate(field):
-            if statements.discloses(sentence) or statements.discloses(" ".join(field[place : place + 2])):
-                return ""
+        if any(statements.discloses(field[place : place + 2]) for place in range(len(field))):
+            return ""
     return "no sentence says that it is a practice piece and not real client work or employment"
 
 

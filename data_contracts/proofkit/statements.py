@@ -4,6 +4,7 @@ is a practice piece. Regular expressions over English; house_rules.py says what 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from data_contracts import prose
 
@@ -66,7 +67,9 @@ def _of_the_setting(sentence: str, mark: re.Match[str], company: re.Pattern[str]
         return _is_setting(re.split(r"[,;:]", before)[-1], company)
     if _NOT_BEFORE.search(before):
         return False
-    if _BY_ME.search(before):  # "I invented X", "X, which I made up", "I made the company up"; not "I invented a checklist"
+    if _BY_ME.search(
+        before
+    ):  # "I invented X", "X, which I made up", "I made the company up"; not "I invented a checklist"
         inside = " ".join(mark.group().split()[1:-1])
         made = inside or _BEFORE_NOUN.split(re.split(r"[,;:.]", after)[0], maxsplit=1)[0]
         made = made if prose.words(made) else before[-80:]
@@ -132,8 +135,8 @@ _CHOOSE = any_of("choose,chooses,chose,chosen,choosing,pick,picks,picked,picking
                  "favors,favoured,favored,prioritise,prioritises,prioritised,prioritize,prioritizes,prioritized,put,puts,putting,"
                  "take,took,keep,keeps,kept,keeping,select,selects,selected,opt,opted,went")  # fmt: skip
 _GIVE = r"(?:trad(?:e|es|ed|ing)(?![\s-]?offs?\b)|swap(?:s|ped|ping)?|g(?:ive|ives|iving|ave)\s+(?:up|away))"
-_LOSE = any_of("lose,loses,losing,lost,sacrifice,sacrifices,sacrificing,forgo,forgoes,forgoing,give up,gives up,giving up,gave up,"
-               "accept,accepts,accepted,accepting,cost,costs")  # fmt: skip
+_LOSE = any_of("lose,loses,losing,lost,sacrifice,sacrifices,sacrificing,forgo,forgoes,forgoing,give up,gives up,giving up,"
+               "gave up,accept,accepts,accepted,accepting,cost,costs")  # fmt: skip
 _GAIN = any_of("get,gain,keep,buy,win,have,protect,make,save")
 _WEIGHED = [
     re.compile(pattern, re.IGNORECASE)
@@ -180,9 +183,9 @@ def _two_sides(one: str, other: str) -> bool:
 
 
 # --- disclosure -------------------------------------------------------------------------------------------------------
-PIECE = any_of("sample,samples,exercise,exercises,piece,pieces,project,projects,case,cases,study,simulation,challenge,brief,draft,"
-               "memo,document,plan,portfolio,scenario,post,bullet,bullets,work,assignment,artifact,example,write up,workshop,"
-               "outline,guide,audit,report,test,sketch,dashboard,call,course,note,notes,notice,map,proposal,analysis,text,page,"
+PIECE = any_of("sample,samples,exercise,exercises,piece,pieces,project,projects,case,cases,study,simulation,challenge,brief,"
+               "draft,memo,document,plan,portfolio,scenario,post,bullet,bullets,work,assignment,artifact,example,write up,"
+               "workshop,outline,guide,audit,report,test,sketch,dashboard,call,course,note,notes,notice,map,proposal,analysis,text,page,"
                "summary,script,checklist,schedule,review,application,material")  # fmt: skip
 _PRACTICE = compiled(
     rf"\b{any_of('practice,simulated,fictional,fictitious,hypothetical,self initiated,self directed,self set,mock,sample,portfolio,invented,made up,imaginary,training')}{WORDS_3}{GAP}{PIECE}\b",  # noqa: E501
@@ -201,15 +204,33 @@ _NOT_REAL = compiled(
     rf"\bno\s+(?:\w+\s+)?{any_of('client,employer,company,customer,organisation,organization,agency')}\s+(?:\w+\s+)?"
     rf"{any_of('asked,paid,commissioned,hired,employed,ordered,requested,is behind,was involved,stands behind')}\b",
 )
+_MAY_PRACTISE = compiled(
+    r"practice|simulat|ficti|hypothetical|self|mock|sample|portfolio|invented|made|imaginary|training"
+)
+_MAY_DENY = compiled(r"client|employ|job|customer|compan|engagement|assignment|project|organi|business|position|role|work|"
+                     r"experience|team|staff|patient|famil|office|agency|hospital|product|hired|commission|payroll")  # fmt: skip
+"""Cheap looks before the costly ones: most sentences hold nothing of the kind."""
 _ONLY = compiled(r"\b(?:but|only|just|merely|simply)\b")
 MIN_DISCLOSING_WORDS = 6
 
 
-def discloses(text: str) -> bool:
-    """One sentence, or two, that call the piece a practice piece and deny real client work or employment."""
-    if not any(not _ONLY.search(one["between"] or "") for one in _NOT_REAL.finditer(text)):
+def is_practice(sentence: str) -> bool:
+    """The sentence calls the piece a practice piece."""
+    if not _MAY_PRACTISE.search(sentence):
         return False
-    some = prose.words(text)
-    if len(some) < MIN_DISCLOSING_WORDS or prose.FUNCTION_WORDS.difference(("not", "no")).isdisjoint(some):
+    return any(not _NOT_BEFORE.search(sentence[: one.start()]) for one in _PRACTICE.finditer(sentence))
+
+
+def denies_real_work(sentence: str) -> bool:
+    """The sentence denies a real client, or that anyone was employed."""
+    if not _MAY_DENY.search(sentence):
         return False
-    return any(not _NOT_BEFORE.search(text[: one.start()]) for one in _PRACTICE.finditer(text))
+    return any(not _ONLY.search(one["between"] or "") for one in _NOT_REAL.finditer(sentence))
+
+
+def discloses(some: Sequence[str]) -> bool:
+    """One sentence, or two neighbours, of which one calls the piece practice, and one denies real work."""
+    if not (any(map(is_practice, some)) and any(map(denies_real_work, some))):
+        return False
+    said = prose.words(" ".join(some))
+    return len(said) >= MIN_DISCLOSING_WORDS and not prose.FUNCTION_WORDS.difference(("not", "no")).isdisjoint(said)
