@@ -46,7 +46,7 @@ def _found(texts: Sequence[str], anchors: Sequence[str]) -> tuple[set[int], set[
             if held := _marks(sentence):
                 others = prose.words(sentence)
                 enough = len(others) >= max(MIN_OTHER_WORDS, OTHER_WORDS_AN_ANCHOR * len(held))
-                used |= held if enough and prose.is_prose(others) else set()
+                used |= held if enough and prose.is_prose(sentence) else set()
     return used, seen
 
 

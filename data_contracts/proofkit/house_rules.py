@@ -186,8 +186,7 @@ def _assumptions(answer: Answer) -> str:
         for place, sentence in enumerate(field):
             following = field[place + 1] if place + 1 < len(field) else ""
             for stated in statements.assumed(sentence, following):
-                some = prose.words(stated)
-                if statements.has_content(some) and not answer.copied(some):
+                if statements.has_content(stated) and not answer.copied(prose.words(stated)):
                     return ""
     return "no sentence states an assumption of its own"
 

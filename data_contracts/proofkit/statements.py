@@ -53,7 +53,7 @@ MIN_LONE_WORDS = 4
 
 def calls_fictional(sentence: str, company: str) -> bool:
     """The sentence says of the company, or of the whole setting, that it is fictional; not only of its numbers."""
-    if not (marks := list(_MARK.finditer(sentence))):
+    if not (marks := list(_MARK.finditer(sentence))) or not prose.is_prose(sentence):
         return False
     if not prose.stands(company, sentence):
         some = prose.words(sentence)
@@ -122,7 +122,8 @@ MIN_STATED_CONTENT = 3
 
 def assumed(sentence: str, following: str = "") -> list[str]:
     """What the sentence assumes, by each form it may take; a bare label "Assumptions:" takes the sentence after it."""
-    if "assum" not in sentence.lower():
+    is_label = sentence.rstrip().endswith(":")
+    if "assum" not in sentence.lower() or not (is_label or prose.is_prose(sentence)):
         return []
     found = []
     if label := _ASSUMPTION_LABEL.search(sentence):
@@ -134,10 +135,11 @@ def assumed(sentence: str, following: str = "") -> list[str]:
     return [one for one in found if not _EMPTY.match(one)]
 
 
-def has_content(some: list[str]) -> bool:
+def has_content(stated: str) -> bool:
     """Words that say something: prose, long enough, and more than keywords of these rules."""
+    some = prose.words(stated)
     meant = {one for one in prose.content_words(some) if not _KEYWORDS.fullmatch(one)}
-    return len(some) >= MIN_STATED_WORDS and len(meant) >= MIN_STATED_CONTENT and prose.is_prose(some)
+    return len(some) >= MIN_STATED_WORDS and len(meant) >= MIN_STATED_CONTENT and prose.is_prose(stated)
 
 
 # --- trade-offs -------------------------------------------------------------------------------------------------------
@@ -183,8 +185,7 @@ def weighs(sentence: str) -> bool:
     """The sentence names two different things, one of which is given up for the other."""
     if not _MAY_WEIGH.search(sentence) or _NO_TRADEOFF.search(sentence):
         return False
-    some = prose.words(sentence)
-    if len(some) < MIN_WEIGHING_WORDS or not prose.is_prose(some):
+    if len(prose.words(sentence)) < MIN_WEIGHING_WORDS or not prose.is_prose(sentence):
         return False
     found = [one for pattern in _WEIGHED if (one := pattern.search(sentence))]
     return any(_two_sides(one[1], _meant(one[2], sentence[: one.start()])) for one in found)
@@ -262,4 +263,5 @@ def discloses(some: Sequence[str]) -> bool:
 
 def _is_said(pair: Sequence[str]) -> bool:
     said = prose.words(" ".join(pair))
-    return len(said) >= MIN_DISCLOSING_WORDS and not prose.FUNCTION_WORDS.difference(("not", "no")).isdisjoint(said)
+    enough = len(said) >= MIN_DISCLOSING_WORDS and not prose.FUNCTION_WORDS.difference(("not", "no")).isdisjoint(said)
+    return enough and all(map(prose.is_prose, pair))
