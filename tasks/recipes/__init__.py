@@ -23,6 +23,7 @@ A recipe module offers:
         paired_measures(rows, parsed) -> {name: (statistic, pairs)}           numbers that are no share of rows
     teacher_seeds() -> path, teacher_messages(seed) -> messages,              where a teacher can write its traces
         teacher_row(seed, text, model) -> row
+    with_answer(row, text) -> row                                             where a teacher writes the answer itself
     wording(row) -> str | None                                                the template a synthetic row is made of
     pretraining_rows(n_rows, seed) -> (messages, answer) pairs                what its nano base is made of
 """
