@@ -38,7 +38,10 @@ def _found(texts: Sequence[str], anchors: Sequence[str]) -> tuple[set[int], set[
     used: set[int] = set()
     seen: set[int] = set()
     longest_first = sorted(range(len(anchors)), key=lambda index: -len(anchors[index]))
-    for marked in texts:
+    for text in texts:
+        marked = "\n".join(
+            line if prose.HEADING.match(line) else prose.without_emphasis(line) for line in text.splitlines()
+        )
         for index in longest_first:
             marked = prose.replaced(marked, anchors[index], f" {chr(_FIRST_MARK + index)} ")
         seen |= _marks(marked)

@@ -43,15 +43,19 @@ MOST_IN_A_ROW = 7
 but for two in a thousand with a long name."""
 
 
+def without_emphasis(text: str) -> str:
+    """The text without Markdown's marks of stress and code."""
+    return _EMPHASIS.sub("", text) if _MAY_EMPHASISE.search(text) else text
+
+
 def lines(text: str, headings: bool = False) -> list[str]:
     """The lines with something on them, without list markers and emphasis; headings only when asked for."""
     found = []
     for line in text.splitlines():
         if HEADING.match(line):
-            bare = _EMPHASIS.sub("", line).strip().lstrip("#").strip() if headings else ""
+            bare = without_emphasis(line).strip().lstrip("#").strip() if headings else ""
         else:
-            bare = LIST_MARKER.sub("", line).strip()
-            bare = _EMPHASIS.sub("", bare).strip() if _MAY_EMPHASISE.search(bare) else bare
+            bare = without_emphasis(LIST_MARKER.sub("", line)).strip()
         if bare:
             found.append(bare)
     return found

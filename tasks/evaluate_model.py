@@ -39,7 +39,7 @@ class EvaluateConfig(AskingConfig):
     """How models are asked, and with what besides the held-out rows."""
 
     metamorphic_rows: int = Field(default=24, ge=0)
-    """Held-out rows that are asked again with the question negated, the subject swapped, the date moved; 0 for none."""
+    """Held-out rows that are asked again with their input changed, once in each way that the recipe knows; 0 for none."""
 
 
 def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
