@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 5
 
-LEAKS = (
-    ("a raw marker such as <|channel|>", markers.RAW_MARKERS),
-    ("a stripped marker such as assistantfinal", markers.STRIPPED_MARKERS),
-    ("a second think tag", markers.THINK_TAGS),
-)
+LEAKS = {
+    "a raw marker such as <|channel|>": markers.RAW_MARKERS,
+    "a stripped marker such as assistantfinal": markers.STRIPPED_MARKERS,
+}
 
 FAMILIES = {
     AssessmentLimits: (assessment.AssessmentTally, assessment.COLUMNS, assessment.SAMPLED),
@@ -79,7 +78,8 @@ class SetTally:
         self._ends: tuple[int, int] | None = None
         """Characters of the shortest and the longest text."""
         self._short, self._long = _Hits(), _Hits()
-        self._leaks = {name: _Hits() for name, _ in LEAKS}
+        self._patterns = {**LEAKS, limits.leaked_tag: markers.THINK_TAGS}
+        self._leaks = {name: _Hits() for name in self._patterns}
         self._hashes: list[np.ndarray] = []
         self._numbers: list[np.ndarray] = []
         self._sample = _Reservoir(SAMPLE_ROWS)
@@ -149,7 +149,7 @@ class SetTally:
         shortest, longest = self.limits.text_chars
         self._short.add(texts, pl.col("chars") < shortest)
         self._long.add(texts, pl.col("chars") > longest)
-        for name, pattern in LEAKS:
+        for name, pattern in self._patterns.items():
             self._leaks[name].add(texts, pl.col("text").str.contains(pattern))
 
     def _text_lengths(self) -> list[Check]:
@@ -176,13 +176,20 @@ class SetTally:
     def _leaked(self) -> list[Check]:
         what = self.limits.text
         fix = f"Cut the {what} out of the raw answer again; do not delete the marker by hand, what follows it is no {what}"
+        enough = self._n_rows > 0
         return [
             check(
-                f"{what}s with {name}", hits.count, "==", 0, unit="rows", detail=hits.some("rows"), fix=fix,
-                enough=self._n_rows > 0,
+                f"{what}s with {name}",
+                hits.count,
+                "==",
+                0,
+                unit="rows",
+                detail=hits.some("rows"),
+                fix=fix,
+                enough=enough,
             )
             for name, hits in self._leaks.items()
-        ]  # fmt: skip
+        ]
 
     def _repeated_inputs(self) -> Check:
         again = self._repeated_rows()

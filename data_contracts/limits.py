@@ -25,6 +25,8 @@ class Limits(BaseModel):
     """What the learned text is called, in the audit's view and in its messages."""
     argument: ClassVar[str] = "text"
     """The part of it that argues for the labels: its length and its surface must give none of them away."""
+    leaked_tag: ClassVar[str] = "a think tag"
+    """What a think tag inside the learned text is called; the renderer sets a first pair around a trace."""
 
     recipe: str
     """Contract folder that the numbers come from."""
@@ -78,6 +80,7 @@ class AssessmentLimits(Limits):
 
     text: ClassVar[str] = "trace"
     argument: ClassVar[str] = "trace"
+    leaked_tag: ClassVar[str] = "a second think tag"
 
     min_trace_chars: int = Field(ge=1)
     """Shortest thinking trace, in characters."""

@@ -38,6 +38,8 @@ _LINKS = FUNCTION_WORDS.union(
     )
 )
 _TOKEN = re.compile(rf"{WORD.pattern}|[^\w\s]")
+LONG_SENTENCE_WORDS = 30
+"""A longer sentence repeats its small words anyway."""
 MOST_IN_A_ROW = 7
 """Measured with names counted: the hand-written answers have at most 5 such words in a row, 13,000 built sentences at most 6,
 but for two in a thousand with a long name."""
@@ -88,7 +90,7 @@ def is_prose(text: str) -> bool:
     nowhere do MOST_IN_A_ROW of them (capitals apart, which are names) stand in a row with nothing that links them, as
     keywords do."""
     some = words(text)
-    if FUNCTION_WORDS.isdisjoint(some) or 2 * len(set(some)) <= len(some):
+    if FUNCTION_WORDS.isdisjoint(some) or 2 * len(set(some)) <= min(len(some), LONG_SENTENCE_WORDS):
         return False
     in_a_row = 0
     for one in _TOKEN.findall(text):

@@ -43,6 +43,7 @@ SLOTS = ("role", "artifact_type", "section", "company", "constraint", "stakes", 
 def audited(frame: pl.DataFrame) -> pl.DataFrame:
     """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit.py, writing.py)."""
     read = pl.DataFrame([_read(*row) for row in frame.select("task", "target").iter_rows()], schema=_READ, orient="row")
+    frame = frame.with_columns(pl.col("task", *PROMPT_COLUMNS).cast(pl.String))  # a column may hold nothing but null
     lists = frame.select(
         "task",
         "source_batch",

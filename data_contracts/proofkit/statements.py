@@ -155,7 +155,8 @@ _WEIGHED = [
     for pattern in (
         r"^(.+?)\bin exchange for\b(.+)$",
         r"^(.+?)\bat the (?:cost|expense|price) of\b(.+)$",
-        rf"\b{_CHOOSE}\b(.+?)\b(?:over|rather than|instead of|ahead of|before)\b(.+)$",
+        rf"\b{_CHOOSE}\b(.+?)\b(?:over|rather than|instead of)\b(.+)$",
+        r"\b(?:put|puts|putting|place|places|placed)\b(.+?)\b(?:before|ahead of|above)\b(.+)$",
         rf"\b{_GIVE}\b(.+?)\b(?:for|to {_GAIN}|so that|in return)\b(.+)$",
         rf"\b{_LOSE}\b(.+?)\b(?:but|yet|so that|in return|and (?:buys|spares|saves|gains|wins|gives)|to {_GAIN})\b(.+)$",
         r"^(.+?)\bthe (?:price|cost|downside|catch)(?: of (?:it|that|this))? (?:is|was)\b(.+)$",
@@ -166,6 +167,7 @@ _WEIGHED = [
         + r"\b(.+)$",
     )
 ]
+_WEIGHED_LAST = [re.compile(one.pattern.replace("(.+?)", "(.+)"), re.IGNORECASE) for one in _WEIGHED]
 _MAY_WEIGH = compiled(
     rf"\b(?:exchange|expense|price|costs?|downside|catch|trade-?\s?offs?|{_CHOOSE}|{_GIVE}|{_LOSE})\b"
 )
@@ -177,7 +179,7 @@ _WEIGHING = frozenset(
     )
 )
 _PRONOUN = compiled(r"^\s*(?:it|that|this|them|those|these)\s*(?:$|[,;.]|because|since|as)")
-_REASON = compiled(r"\b(?:because|since|as|when|while)\b")
+_REASON = compiled(r"\b(?:because|since|as|when|while|although|though|whereas)\b")
 MIN_WEIGHING_WORDS = 6
 
 
@@ -187,7 +189,8 @@ def weighs(sentence: str) -> bool:
         return False
     if len(prose.words(sentence)) < MIN_WEIGHING_WORDS or not prose.is_prose(sentence):
         return False
-    found = [one for pattern in _WEIGHED if (one := pattern.search(sentence))]
+    found = [one for pattern in _WEIGHED if (one := pattern.search(sentence))]  # at the first word that divides, ...
+    found += [one for pattern in _WEIGHED_LAST if (one := pattern.search(sentence))]  # ... or at the last
     return any(_two_sides(one[1], _meant(one[2], sentence[: one.start()])) for one in found)
 
 

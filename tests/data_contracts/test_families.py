@@ -129,3 +129,15 @@ def test_a_batch_of_one_short_task_is_not_called_short():
     )
     found = {one.name: one for one in audit.length_independence(grown, limits)}[name]
     assert str(found.verdict) == "fail", found.sentence()
+
+
+def test_the_page_draws_what_the_family_has(tmp_path):
+    from data_contracts.validate import validate_file
+
+    found = validate_file("proofkit", CONTRACTS_FOLDER / "proofkit" / "examples" / "gold.jsonl", out=tmp_path)
+    text = found.page_path.read_text("utf-8")
+    assert "Target lengths" in text and "Target lengths by class: draft: 5 rows" in text
+    assert "Metric against YES" not in text and "race length" not in text
+    assert found.distributions.names["readiness"] == {"ready": 1, "almost ready": 2, "not ready": 1}
+    assert sum(found.distributions.names["voice"].values()) == 21
+    assert all(f"{task}: " in text for task in found.distributions.chars_by_class)

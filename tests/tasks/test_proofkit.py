@@ -226,3 +226,28 @@ def test_reference_rows_name_what_they_are_for_and_are_asked_of_every_model():
     rows = proofkit.reference_rows()
     assert len({row["reference"] for row in rows}) == len(rows) == 3
     assert "rabbits" in rows[0]["answers"] and "rabbits" in rows[0]["target"]
+
+
+def test_the_stage_builds_and_verifies_the_rows_by_hand(tmp_path):
+    from data_contracts.verdict import failures
+    from tasks.build_dataset import DatasetConfig, build_dataset, verify_dataset
+    from tasks.core.stage import Job
+
+    config, job = DatasetConfig(source="gold", train_rows=29, heldout_rows=15), Job(recipe="proofkit", out=tmp_path)
+    assert build_dataset(config, job) == {"source": "gold"}
+    checks = verify_dataset(config, job)
+    assert len(checks) >= 5 and not failures(checks), [one.sentence() for one in failures(checks)]
+
+
+def test_the_labels_score_one_on_a_board_and_follow_every_changed_input():
+    from tasks.engines.survey import Survey
+
+    survey = Survey.of(load_recipe("proofkit"), read("heldout"), 15)
+    board = survey.board_row(survey.ceiling("ceiling"), 0.95)
+    assert (
+        board["scores"]["gate_pass_fraction"]["value"]
+        == board["scores"]["metamorphic_swapped_anchors_fraction"]["value"]
+        == 1.0
+    )
+    assert board["scores"]["metamorphic_swapped_company_fraction"]["n"] == 15
+    assert board["scores"]["valid_json_fraction"]["n"] == 4 and all(board["reference_right"].values())
