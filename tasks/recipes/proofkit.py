@@ -19,7 +19,7 @@ from data_contracts.proofkit.output import SCHEMAS
 from tasks.core.errors import ConfigError, ContractError
 from tasks.recipes.proofkit_gates import GATE_METRICS, PASS_METRIC, gate_scores, problems
 
-METRICS = (PASS_METRIC, *GATE_METRICS, "readiness_accuracy_fraction")
+METRICS = (PASS_METRIC, *GATE_METRICS)
 """What `score` measures on a row, in the order in which boards show it."""
 EXAMPLES = CONTRACTS_FOLDER / "proofkit" / "examples"
 SOURCES = ("built", "nano", "gold")
@@ -125,19 +125,11 @@ def reads_back(row: Mapping[str, object]) -> bool:
 
 
 def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
-    """The gates of the row's task as 1 or 0, the share passed, and for a review whether its verdict is the row's own.
+    """The gates of the row's task as 1 or 0, and the share of them that is passed.
 
     None: the row's task does not have the gate. An answer that cannot be read fails its gates: it is not unscored.
     """
-    numbers = gate_scores(row, parsed.text)
-    right = None
-    if row["task"] == "review":
-        right = float(parsed.answer is not None and parsed.answer["readiness"] == _expected(row)["readiness"])
-    return {**numbers, "readiness_accuracy_fraction": right}
-
-
-def _expected(row: Mapping[str, object]) -> dict:
-    return json.loads(completion(row))
+    return gate_scores(row, parsed.text)
 
 
 def all_right(row: Mapping[str, object], parsed: Parsed) -> bool:

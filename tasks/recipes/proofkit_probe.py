@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from data_contracts import anchoring, prose
 from data_contracts.proofkit.house_rules import anchors_of, strings
+from data_contracts.proofkit.output import READINESS
 from tasks.recipes.proofkit import Parsed, completion, parse_output
 
 Row = Mapping[str, object]
@@ -32,16 +33,26 @@ _NAME = re.compile(r"(?:\w+\.?\s)?[A-ZÀ-Þ]\w+")
 def paired_measures(rows: Sequence[Row], parsed: Sequence[Parsed]) -> dict[str, tuple[str, Pairs]]:
     """Name of a measure -> (statistic of tasks/engines/scoring.py, the pairs it is taken over).
 
-    Do the scores of a review rise with those that the row's own review gives? 1 is the same order, 0 is none.
+    Do the verdict and the scores of a review rise with those of the row's own review? 1 is the same order, 0 is none.
     """
     reviews = [
         (row, one.answer) for row, one in zip(rows, parsed, strict=True) if row["task"] == "review" and one.answer
     ]
-    pairs = [(_mean_score(parse_output(completion(row), row).answer), _mean_score(answer)) for row, answer in reviews]
-    return {"review_score_rank_correlation": ("rank_correlation", pairs)}
+    pairs = [(parse_output(completion(row), row).answer, answer) for row, answer in reviews]
+    return {
+        f"review_{name}_rank_correlation": (
+            "rank_correlation",
+            [(float(of(one)), float(of(other))) for one, other in pairs],
+        )
+        for name, of in (("readiness", _readiness), ("score", _mean_score))
+    }
 
 
-def _mean_score(review: Mapping[str, Mapping[str, int]]) -> float:
+def _readiness(review: dict) -> int:
+    return READINESS[::-1].index(review["readiness"])
+
+
+def _mean_score(review: dict) -> float:
     return sum(review["scores"].values()) / len(review["scores"])
 
 
