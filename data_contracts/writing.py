@@ -10,6 +10,7 @@ every run of MIN_COPIED_WORDS words that stands in the prompt. What remains are 
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -50,7 +51,7 @@ class WritingTally:
         self.limits = limits
         self._n_rows = 0
         self._n_reasoned = 0
-        self._reasonings: set[int] = set()
+        self._reasonings = array("q")
         self._bare: list[str] = []
         self._n_bare = 0
         self._n_few = 0
@@ -68,7 +69,7 @@ class WritingTally:
                 self._few += [row] if len(self._few) < SHOWN_ROWS else []
         reasoned = view.filter(pl.col("reasoning").is_not_null())
         self._n_reasoned += reasoned.height
-        self._reasonings.update(hash(one) for one in _reasonings(reasoned))
+        self._reasonings.extend(hash(one) for one in _reasonings(reasoned))
 
     def checks(self, sample: pl.DataFrame) -> list[Check]:
         """Every check of this family."""
@@ -116,7 +117,7 @@ class WritingTally:
         repeated = f"; one stands {most[0][1]} times: {_cut(most[0][0])}" if most and most[0][1] > 1 else ""
         detail = (
             f"{len(texts)} distinct of {rows.height}, what comes from the input masked; "
-            f"in all {len(self._reasonings):,} of {self._n_reasoned:,}{repeated}"
+            f"in all {len(set(self._reasonings)):,} of {self._n_reasoned:,}{repeated}"
         )
         return _limited(
             f"share of distinct reasoning strings in up to {REASONING_ROWS} rows",

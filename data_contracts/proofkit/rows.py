@@ -29,7 +29,6 @@ from data_contracts.proofkit.output import READINESS, SCHEMAS, Review
 
 LINE_COLUMNS = ("role", "artifact_type", "section", "company", "constraint", "stakes", "skills", "profile", "rubric")
 """Columns that stand on one line of the prompt."""
-JSON_TASK = pl.col("task").is_in(list(SCHEMAS))
 
 
 CLASSES = TASKS
