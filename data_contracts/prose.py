@@ -34,7 +34,7 @@ _LINKS = FUNCTION_WORDS.union(
         "across during between after before against through until since per near off up down out around above below beside "
         "again more most less least much many few other such own same only just even still also very too whose whom how why "
         "whoever whatever nobody nothing somebody anyone everything everyone one two three first last next let make makes "
-        "made get gets go goes went come comes came say says said"
+        "made get gets go goes went come comes came say says said whereas although though"
     )
 )
 _TOKEN = re.compile(rf"{WORD.pattern}|[^\w\s]")
