@@ -7,7 +7,7 @@ from importlib import import_module
 
 import polars as pl
 
-from data_contracts.limits import Limits
+from data_contracts.limits import AssessmentLimits
 from data_contracts.shortcuts import sampled
 from data_contracts.verdict import Check, check, report
 
@@ -18,7 +18,7 @@ SIZE_CONTRADICTED = ~pl.col("answer_size").is_between(pl.col("size_from") - 1e-9
 FIX = "Read these rows: correct the field or rewrite the end of the trace, whichever is wrong"
 
 
-def trace_agrees(view: pl.DataFrame, limits: Limits) -> list[Check]:
+def trace_agrees(view: pl.DataFrame, limits: AssessmentLimits) -> list[Check]:
     """Rows whose words decide a sign or a size that the answer contradicts; and in how many rows the words decide a sign.
 
     The recipe's `rows.concluded(traces)` reads the words: columns `sign`, `size_from`, `size_to`, null where they do not
@@ -62,7 +62,7 @@ def agreement(told: pl.DataFrame, signs: Sequence[int | None], sizes: Sequence[f
 
 
 def _contradictions(
-    what: str, decided: pl.DataFrame, wrong: pl.Expr, pair: pl.Expr, limits: Limits, enough: bool
+    what: str, decided: pl.DataFrame, wrong: pl.Expr, pair: pl.Expr, limits: AssessmentLimits, enough: bool
 ) -> Check:
     found = decided.filter(wrong).sort("row")
     fraction = round(found.height / decided.height, 6) if decided.height else 0.0

@@ -30,7 +30,7 @@ class DatasetConfig(Settings):
     """Which rows, and how many."""
 
     source: str = "gold"
-    """Where rows come from: "file" for your own, or a source of the recipe (signals: nano, gold)."""
+    """Where rows come from: "file" for your own, or a source of the recipe (nano, gold, ...)."""
     rows_file: str | None = None
     """source file: a .jsonl or .parquet of rows; shuffled by the seed, then split."""
     train_rows: int = Field(default=200, ge=1)

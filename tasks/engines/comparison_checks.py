@@ -30,6 +30,7 @@ def comparison_checks(entries: Sequence[ModelEntry], job: Job, rows: list[dict])
     board = json.loads((job.out / BOARD).read_text("utf-8"))
     canonical_json(board)
     models = {row["model"]: row for row in board["models"]}
+    ceiling = load_gates(job.recipe).ceiling_metric
     lines = [json.loads(line) for line in (job.out / ANSWERS).read_text("utf-8").splitlines()]
     expected = {CEILING, *(one.name for one in entries)}
     answered = sum(line["answers"].keys() == expected for line in lines)
@@ -47,8 +48,8 @@ def comparison_checks(entries: Sequence[ModelEntry], job: Job, rows: list[dict])
         ),
         check("scored files whose digest is not the one listed", len(stale), "==", 0, detail=", ".join(stale)),
         check(
-            "share of expected answers that the parser reads (ceiling)",
-            models[CEILING]["scores"]["valid_json_fraction"]["value"],
+            f"{ceiling} of the rows' own answers (ceiling)",
+            models[CEILING]["scores"][ceiling]["value"],
             "==",
             1.0,
             fix="The rows or the parser are wrong, not the models",

@@ -3,12 +3,13 @@
 A row is drawn as (name, odd thing, what happened), and a hash of those three decides for ever, whatever the seed, whether the
 combination is trained on or held out. So a held-out row asks for anchors that never stood together in training.
 
-Four kinds of text come from the same grammar:
+Five kinds of text come from the same grammar:
 - right rows (`nano_rows`): the answer takes up both anchors and keeps the house rules. The fine-tune learns these.
+- repeated words (in `pretraining_rows`): the base learns to copy.
 - house-blind rows (in `pretraining_rows`): the same prompts answered as an untuned model answers them: fluent, in the shape
   that the task asks for, but without the user's facts and without the house rules. The story's untuned models did just that.
 - fact rows (there too): another system message over the same prompt, only the skill of taking company and facts out of it.
-- drills (there too): lines in, a sentence for each line out. The base learns to copy, and the sentences of the house, here: a
+- drills (there too): lines in, a sentence for each line out. The base learns the sentences of the house here: a
   fine-tune of seconds can teach a model of this size when to use what it can say, and nothing that it cannot say.
 """
 
@@ -20,12 +21,12 @@ import random
 from collections.abc import Callable, Iterator
 
 from data_contracts.prompt import load_prompt
+from data_contracts.proofkit.house_rules import ANCHOR_MARK, COLUMNS, PROMPT_COLUMNS, TASKS, VOICES, anchors_of
 from tasks.core.errors import ConfigError
 
 Row = dict[str, object]
 Messages = list[dict[str, str]]
 
-TASKS = ("draft", "revise", "review", "talking_points", "scenario", "bullets", "post")
 NAMES = (
     "Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Ida", "Jon", "Kim", "Lea", "Max", "Nora", "Otto", "Pia", "Rosa",
 )  # fmt: skip
@@ -47,6 +48,7 @@ COMPANIES = tuple(
     for first in ("Alder", "Birch", "Cedar", "Ember", "Fern", "Gable", "Hazel", "Linden")
     for second in ("Works", "House", "Supply")
 )
+WORDS = (*NAMES, *THINGS, *sorted({word for company in COMPANIES for word in company.split()}))
 ROLES = {  # role: kind of work sample
     "nurse": "handover note",
     "recruiter": "hiring plan",
@@ -55,12 +57,12 @@ ROLES = {  # role: kind of work sample
     "analyst": "cost review",
     "planner": "launch plan",
 }
+TITLE = "## A {kind} for {company}"
 SECTIONS = ("Context", "Plan", "Risks", "Next steps")
 CONSTRAINTS = ("The budget is small.", "There are two weeks.", "No one new can be hired.", "The old system must stay.")
 STAKES = ("Customers wait longer.", "Work is done twice.", "People stop asking.", "A promise is broken.")
 SKILLS = ("planning, clear writing", "listening, follow-up", "careful checks, calm", "numbers, short notes")
 PROFILES = ("A former cook.", "A former driver.", "A former teacher.", "A former shop manager.")
-VOICES = ("plain", "warm", "brisk", "precise")
 HELD_OUT_FRACTION = 0.25
 MAX_REPEATS_PER_ROW = 20
 
@@ -104,9 +106,12 @@ FLAWS = {  # what a draft can lack: (strength, gap)
     "trade_off": ("it names a trade-off", "no trade-off is named"),
 }
 READINESS = {3: "ready", 2: "almost ready", 1: "not ready", 0: "not ready"}
+POINTS_MET = {3: "every point is met", 2: "two points are met", 1: "one point is met", 0: "no point is met"}
 FACTS_SYSTEM = "Say what it is about."
 DRILL_SYSTEM = "Write one sentence for each line."
-PRETRAINING_CYCLE = ("blind", "drill", "drill", "facts", "drill", "drill")
+REPEAT_SYSTEM = "Repeat the words."
+PRETRAINING_CYCLE = ("repeat", "drill", "repeat", "facts", "repeat", "drill", "blind")
+"""Copying is learned by a sudden step, after some 6,000 rows that do nothing else (measured): so most rows of a cycle copy."""
 
 BLIND = (  # how an untuned model fills any text: about the work in general
     "The {kind} is clear and strong.",
@@ -125,8 +130,7 @@ def is_held_out(combination: str) -> bool:
 
 def combination_of(row: Row) -> str:
     """`name|thing`, as the row's anchors have it."""
-    name, thing = row["anchors"]  # type: ignore[misc]
-    return f"{name}|{thing}"
+    return "|".join(anchors_of(row))
 
 
 def nano_rows(n_train_rows: int, n_heldout_rows: int, seed: int) -> tuple[list[Row], list[Row]]:
@@ -144,12 +148,20 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
         kind = PRETRAINING_CYCLE[index % len(PRETRAINING_CYCLE)]
         row = _row(TASKS[index // len(PRETRAINING_CYCLE) % len(TASKS)], rng, held_out=False)
         chat = contract.messages(row)
-        if kind == "blind":
+        if kind == "repeat":
+            yield _repeat(rng)
+        elif kind == "blind":
             yield chat, _blind(row, rng)
         elif kind == "facts":
-            yield [{"role": "system", "content": FACTS_SYSTEM}, chat[-1]], _joined(row, rng, FICTION, USES)
+            yield [{"role": "system", "content": FACTS_SYSTEM}, chat[-1]], _fill("{company}: {name}, {thing}.", row)
         else:
             yield _drill(row, rng)
+
+
+def _repeat(rng: random.Random) -> tuple[Messages, str]:
+    """Four to twelve words of the world in any order."""
+    some = "".join(f" {word}" for word in rng.sample(WORDS, rng.randint(4, 12)))
+    return [{"role": "system", "content": REPEAT_SYSTEM}, {"role": "user", "content": some}], some
 
 
 def _drill(row: Row, rng: random.Random) -> tuple[Messages, str]:
@@ -209,13 +221,13 @@ def _row(task: str, rng: random.Random, held_out: bool) -> Row:
         "answers": "",
         "draft": None,
         "rubric": None,
-        "anchors": [name, thing],
+        "anchors": ANCHOR_MARK.join((name, thing)),
         "target": "",
         "source_batch": rng.choice(("nano-a", "nano-b")),
     }
     row["answers"] = _fill(rng.choice(HAPPENINGS), row)
     row["target"] = _WRITERS[task](row, rng)
-    return row
+    return row | {name: None for name in PROMPT_COLUMNS if name not in COLUMNS[task]}
 
 
 def _draft(row: Row, rng: random.Random) -> str:
@@ -258,7 +270,7 @@ def _review(row: Row, rng: random.Random) -> str:
         "scores": scores,
         "strengths": ["it names a fictional company", *(FLAWS[part][0] for part in there)][:3],
         "gaps": [FLAWS[part][1] for part in lacks] or ["the end could be shorter"],
-        "reasoning": f"The draft is about {facts}: {len(there)} of 3 points are met.",
+        "reasoning": f"The draft is about {facts}: {POINTS_MET[len(there)]}.",
         "next_step": rng.choice(NEXT_STEPS),
     }
     if len(value["strengths"]) < 2:
@@ -280,7 +292,8 @@ def _talking_points(row: Row, rng: random.Random) -> str:
 
 
 def _scenario(row: Row, rng: random.Random) -> str:
-    return f"## Challenge\n{_joined(row, rng, FICTION, USES, ASSUMPTIONS)} {row['stakes']} {rng.choice(DISCLOSURES)}"
+    body = _joined(row, rng, FICTION, USES, ASSUMPTIONS)
+    return f"{_fill(TITLE, row)}\n{body} {row['stakes']} {rng.choice(DISCLOSURES)}"
 
 
 def _bullets(row: Row, rng: random.Random) -> str:
@@ -288,7 +301,7 @@ def _bullets(row: Row, rng: random.Random) -> str:
     kind = row["artifact_type"]
     lines = (
         _fill(f"Wrote a {kind} for {{company}}, a fictional company", row),
-        _fill("Built it on {name} and the {thing}", row),
+        _fill("Built the first step on what {name} did with the {thing}", row),
         "Marked it as a practice work sample, not real client work",
     )
     return "\n".join(f"- {line}." for line in lines)
@@ -315,7 +328,8 @@ def _blind(row: Row, rng: random.Random) -> str:
     texts = [_fill(one, row) for one in rng.sample(BLIND, 3)]
     task = row["task"]
     if task in ("draft", "revise", "scenario"):
-        return f"## {row['section'] or 'Challenge'}\n{' '.join(texts)}"
+        title = f"## {row['section']}" if row["section"] else _fill(TITLE, row)
+        return f"{title}\n{' '.join(texts)}"
     if task == "review":
         return json.dumps({"readiness": "ready", "reasoning": texts[0]})
     if task == "talking_points":
@@ -328,7 +342,7 @@ def _joined(row: Row, rng: random.Random, *moves: tuple[str, ...]) -> str:
 
 
 def _fill(text: str, row: Row, **more: object) -> str:
-    name, thing = row["anchors"]  # type: ignore[misc]
+    name, thing = anchors_of(row)
     return text.format(
         name=name, thing=thing, company=row["company"], kind=row["artifact_type"], role=row["role"], **more
     )

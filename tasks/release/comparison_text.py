@@ -15,7 +15,7 @@ def shown_metrics(board: Mapping) -> list[str]:
     """What the table and the chart show: the ranking's metrics, then those that gates look at, as many as fit."""
     measured = [name for row in board["models"] for name, one in row["scores"].items() if one["n"]]
     gated = [gate["name"] for row in board["models"] for gate in row.get("gates", [])]
-    wanted = [*(one["metric"] for one in board["ranking"]), *gated, "valid_json_fraction"]
+    wanted = [*(one["metric"] for one in board["ranking"]), *gated]
     return [name for name in dict.fromkeys(wanted) if name in measured][:_MAX_METRICS]
 
 
