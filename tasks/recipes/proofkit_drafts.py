@@ -1,0 +1,209 @@
+"""Drafts: the sections that a model learns to write, and the ones with planted flaws that it learns to mend or to review."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from tasks.recipes.proofkit_facts import Brief
+from tasks.recipes.proofkit_wording import pick, sentence
+
+OPENINGS = {  # kind of section: orders of its first moves; what follows is shuffled
+    "context": (
+        ("open_context", "told", "meaning"),
+        ("told", "context", "meaning"),
+        ("open_context", "told", "stake", "meaning"),
+        ("stake", "open_context", "told", "meaning"),
+    ),
+    "evidence": (
+        ("open_evidence", "meaning", "context"),
+        ("open_evidence", "context", "meaning"),
+        ("context", "open_evidence", "meaning", "meaning_more"),
+        ("open_evidence", "meaning", "meaning_more", "context"),
+    ),
+    "decision": (
+        ("open_decision", "tradeoff_short", "context", "told", "meaning"),
+        ("open_decision", "context", "told", "meaning", "tradeoff"),
+        ("context", "open_decision", "tradeoff_short", "told", "meaning"),
+        ("told", "meaning", "context", "open_decision", "tradeoff_short"),
+    ),
+    "plan": (
+        ("open_plan", "context", "told", "meaning"),
+        ("context", "told", "open_plan", "meaning"),
+        ("told", "open_plan", "context"),
+        ("open_context", "told", "meaning", "next"),
+    ),
+    "risk": (
+        ("open_risk", "context", "told", "meaning"),
+        ("context", "open_risk", "told", "meaning"),
+        ("told", "meaning", "open_risk", "context"),
+        ("open_context", "told", "open_risk", "meaning"),
+    ),
+}
+_OPTIONAL = {"meaning_more": 0.35, "stake": 0.35, "check": 0.3, "next": 0.45}
+_ALIKE = (("tradeoff", "tradeoff_short"), ("next", "open_plan"), ("stake", "open_risk"), ("check", "goal"))
+"""Moves that say the same: a draft has one of each pair."""
+CONTEXTS = ("open_context", "context")
+EVENTS = ("open_evidence", "told")
+TRADEOFFS = ("tradeoff", "tradeoff_short")
+STEPS = ("next", "open_plan")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one move says: a sentence, or a few that belong together."""
+
+    move: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A section: a heading, or none, and paragraphs of lines."""
+
+    heading: str
+    paragraphs: tuple[tuple[Line, ...], ...]
+    listed: int = -1
+    """The paragraph that is written as a list; -1 for none."""
+
+    def text(self) -> str:
+        """The draft as it is shown and learned."""
+        blocks = [f"## {self.heading}"] if self.heading else []
+        for place, lines in enumerate(self.paragraphs):
+            if lines:
+                as_list = place == self.listed and len(lines) > 1
+                blocks.append("\n".join(f"- {one.text}" for one in lines) if as_list else " ".join(one.text for one in lines))
+        return "\n\n".join(blocks)
+
+    def lines(self) -> list[Line]:
+        """All lines in order."""
+        return [line for paragraph in self.paragraphs for line in paragraph]
+
+    def find(self, moves: Iterable[str]) -> Line | None:
+        """The first line of one of these moves."""
+        return next((line for line in self.lines() if line.move in moves), None)
+
+    def changed(self, old: Line, *new: Line) -> Draft:
+        """The draft with one line replaced by others, or by nothing."""
+        paragraphs = [tuple(n for line in some for n in (new if line is old else (line,))) for some in self.paragraphs]
+        return replace(self, paragraphs=tuple(paragraphs))
+
+
+def compose(brief: Brief, disclosure: str = "disclosure") -> Draft:
+    """A draft without a flaw: every fact that the applicant told is taken up, and every house rule is kept."""
+    rng = brief.words.rng
+    opening = list(pick(OPENINGS[brief.section_kind], rng))
+    rest = {"worry", "detail", "goal"} & brief.facts | {"assumption"}
+    rest |= {move for move, chance in _OPTIONAL.items() if rng.random() < chance}
+    rest |= {"next"} & brief.facts
+    rest |= set() if set(TRADEOFFS) & set(opening) else {"tradeoff"}
+    for one, other in _ALIKE:
+        if one in rest and (other in rest or other in opening):
+            rest.discard(one if one != "tradeoff" else other)
+    after = sorted(rest - set(opening))
+    rng.shuffle(after)
+    if "next" in after and rng.random() < 0.6:
+        after.sort(key=lambda move: move == "next")
+    moves = [*opening, *after]
+    moves.insert(len(moves) if rng.random() < 0.85 else len(opening), disclosure)
+    lines = [Line(move, _said(brief, move)) for move in moves]
+    return _laid_out(brief, lines, len(opening))
+
+
+def _said(brief: Brief, move: str) -> str:
+    if move == "detail":
+        return sentence(brief.words.one_of(brief.detail.told))
+    if move == "meaning_more":
+        return sentence(brief.move(move, means=brief.words.patterns["means_more"]))
+    return sentence(brief.move(move))
+
+
+def _laid_out(brief: Brief, lines: list[Line], opening: int) -> Draft:
+    """Two or three paragraphs; now and then the last but one is a list."""
+    rng = brief.words.rng
+    cuts = {opening} if rng.random() < 0.75 else set()
+    if len(lines) - opening > 3 and rng.random() < 0.6:
+        cuts.add(opening + 2 if rng.random() < 0.5 else len(lines) - 1)
+    paragraphs, start = [], 0
+    for cut in sorted(cuts | {len(lines)}):
+        paragraphs.append(tuple(lines[start:cut]))
+        start = cut
+    wants_list = rng.random() < (0.4 if brief.voice == "brisk" or brief.section_kind == "plan" else 0.1)
+    return Draft(brief.section, tuple(paragraphs), len(paragraphs) - 1 if wants_list and len(paragraphs) > 1 else -1)
+
+
+# --- flaws ------------------------------------------------------------------------------------------------------------
+NEEDS = {  # flaw: facts that the applicant must have told, so that the mended text follows from the answers
+    "tradeoff": ("choice",), "onesided": ("choice",), "assumption": ("assumed",), "vague": (), "disclosure": (),
+    "fictional": (), "overclaim": (), "number": ("goal",), "filler": (), "next": ("next",),
+}  # fmt: skip
+
+
+def flawed(brief: Brief, good: Draft, flaw: str) -> tuple[Draft, str]:
+    """(the draft with the flaw planted, the words of the flaw: empty where something is left out)."""
+    return _PLANT[flaw](brief, good)
+
+
+def _gone(moves: tuple[str, ...]):
+    def plant(brief: Brief, good: Draft) -> tuple[Draft, str]:
+        line = good.find(moves)
+        return (good.changed(line) if line else good), ""
+
+    return plant
+
+
+def _replaced(moves: tuple[str, ...], move: str):
+    def plant(brief: Brief, good: Draft) -> tuple[Draft, str]:
+        line, text = good.find(moves), sentence(brief.move(move))
+        return (good.changed(line, Line(move, text)) if line else good), text
+
+    return plant
+
+
+def _added(move: str):
+    def plant(brief: Brief, good: Draft) -> tuple[Draft, str]:
+        rng = brief.words.rng
+        places = [line for line in good.lines() if line.move != "disclosure"]
+        line, text = pick(places, rng), sentence(brief.move(move))
+        planted = Line(move, text)
+        return good.changed(line, *((planted, line) if rng.random() < 0.3 else (line, planted))), text
+
+    return plant
+
+
+def _passed_off(brief: Brief, good: Draft) -> tuple[Draft, str]:
+    """The company as if it were a real one."""
+    line = good.find(CONTEXTS)
+    return good.changed(line, Line("flaw_fictional", sentence(brief.move("flaw_fictional")))), ""
+
+
+_PLANT = {
+    "tradeoff": _gone(TRADEOFFS),
+    "onesided": _replaced(TRADEOFFS, "flaw_onesided"),
+    "assumption": _gone(("assumption",)),
+    "vague": _replaced(EVENTS, "flaw_vague"),
+    "disclosure": _gone(("disclosure", "disclosure_plain")),
+    "fictional": _passed_off,
+    "overclaim": _added("flaw_overclaim"),
+    "number": _replaced(("goal",), "flaw_result"),
+    "filler": _added("flaw_filler"),
+    "next": _replaced(STEPS, "flaw_ending"),
+}
+
+
+def revision(brief: Brief) -> tuple[Brief, str, str, str]:
+    """(the brief with the facts that the flaw needs, the flawed draft, the rubric point, the mended text).
+
+    The mended text keeps every sentence of the draft that the point does not speak of, word for word.
+    """
+    rng = brief.words.rng
+    possible = [flaw for flaw in NEEDS if flaw != "number" or "count" in brief.case.slots]
+    possible = [flaw for flaw in possible if flaw != "next" or brief.section_kind != "plan"]
+    flaw = pick(possible, rng)
+    brief = brief.with_facts(*NEEDS[flaw])
+    good = compose(brief, "disclosure_plain" if flaw == "fictional" else "disclosure")
+    bad, _ = flawed(brief, good, flaw)
+    if flaw in ("filler", "overclaim") and rng.random() < 0.3:
+        bad, _ = flawed(brief, bad, flaw)
+    rubric = sentence(brief.words.one_of(brief.world.answers.rubrics["tradeoff" if flaw == "onesided" else flaw])).rstrip(".")
+    return brief, bad.text(), rubric, good.text()

@@ -1,0 +1,176 @@
+"""Readiness reviews and talking points: JSON that speaks of the very draft that it was given.
+
+A review follows from the draft's facts. Flaws are planted by the seed; scores are counted from them by `SCORE_COST`;
+readiness follows from the lowest score; strengths, gaps, reasoning and the next step quote the draft or the answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tasks.recipes.proofkit_drafts import EVENTS, STEPS, TRADEOFFS, Draft, compose, flawed
+from tasks.recipes.proofkit_facts import Brief, Words
+from tasks.recipes.proofkit_wording import pick, sentence
+
+SCORE_COST = {  # flaw: (criterion, points off 5)
+    "overclaim": ("honesty", 3), "disclosure": ("honesty", 2), "fictional": ("honesty", 2), "number": ("honesty", 2),
+    "vague": ("specificity", 3), "filler": ("specificity", 1), "owner": ("specificity", 1),
+    "tradeoff": ("evidence", 2), "onesided": ("evidence", 2), "assumption": ("evidence", 1), "next": ("specificity", 1),
+    "check": ("evidence", 1),
+}  # fmt: skip
+"""In the order of severity in which gaps are named."""
+READY_SCORE, NOT_READY_SCORE = 4, 2
+"""ready: no score below 4. not ready: a score of 2 or less. Everything between is almost ready."""
+_MILD = (("disclosure",), ("fictional",), ("number",), ("tradeoff",), ("onesided",), ("assumption", "filler"), ("tradeoff", "filler"),
+         ("onesided", "next"), ("disclosure", "assumption"), ("fictional", "filler"), ("number", "next"))  # fmt: skip
+_SEVERE = (("overclaim",), ("vague",), ("vague", "filler"), ("overclaim", "filler"), ("vague", "disclosure"), ("overclaim", "tradeoff"),
+           ("disclosure", "number"), ("tradeoff", "assumption", "disclosure"), ("vague", "onesided"), ("overclaim", "assumption"),
+           ("disclosure", "number", "filler"), ("onesided", "assumption"), ("tradeoff", "assumption"))  # fmt: skip
+_MINOR = ((), ("filler",), ("next",), ("assumption",), ())
+CRITERIA = ("specificity", "evidence", "honesty")
+LONGEST_QUOTE_WORDS = 24
+
+
+def review(brief: Brief) -> tuple[Brief, str, str]:
+    """(the brief as the prompt tells it, the draft under review, the review as JSON)."""
+    rng = brief.words.rng
+    brief = brief.with_facts(*(("goal",) if "count" in brief.case.slots and rng.random() < 0.35 else ()))
+    good = compose(brief)
+    planted = _flaws(brief, good, pick((_MINOR, _MILD, _SEVERE), rng))
+    if "fictional" in planted:
+        good = compose(brief, "disclosure_plain")
+        planted = tuple(flaw for flaw in planted if _possible(good, flaw))
+    draft, quotes = good, {}
+    for flaw in planted:
+        draft, quotes[flaw] = flawed(brief, draft, flaw)
+    gaps = [*planted, *([] if planted and rng.random() < 0.7 else _minor_gaps(brief, draft))]
+    gaps = [flaw for flaw in SCORE_COST if flaw in gaps][:3]
+    return brief, draft.text(), _Review(brief, draft, gaps, quotes).as_json()
+
+
+def readiness(scores: dict[str, int]) -> str:
+    """The verdict that the scores ask for."""
+    lowest = min(scores.values())
+    return "ready" if lowest >= READY_SCORE else "not ready" if lowest <= NOT_READY_SCORE else "almost ready"
+
+
+def scores_of(gaps: list[str]) -> dict[str, int]:
+    """5 for each criterion, less what the gaps cost; at least 1."""
+    off = {one: sum(SCORE_COST[gap][1] for gap in gaps if SCORE_COST[gap][0] == one) for one in CRITERIA}
+    return {one: max(1, 5 - lost) for one, lost in off.items()}
+
+
+def _flaws(brief: Brief, good: Draft, sets: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    possible = [some for some in sets if all(_possible(good, flaw) for flaw in some)]
+    return pick(possible, brief.words.rng)
+
+
+def _possible(good: Draft, flaw: str) -> bool:
+    """Whether the draft has what the flaw spoils."""
+    wanted = {"number": ("goal",), "next": ("next",), "vague": EVENTS, "tradeoff": TRADEOFFS, "onesided": TRADEOFFS}
+    return flaw not in wanted or good.find(wanted[flaw]) is not None
+
+
+def _minor_gaps(brief: Brief, draft: Draft) -> list[str]:
+    found = [] if draft.find(("check", "goal", "flaw_result")) else ["check"]
+    found += ["owner"] if draft.find(STEPS) else []
+    return [pick(found, brief.words.rng)] if found else ["owner" if draft.find(STEPS) else "next"]
+
+
+class _Review:
+    """One review, written from what the draft has and lacks."""
+
+    def __init__(self, brief: Brief, draft: Draft, gaps: list[str], quotes: dict[str, str]) -> None:
+        self.brief, self.draft, self.gaps = brief, draft, gaps or _minor_gaps(brief, draft)
+        self.words = brief.words.having(**{f"quote_{flaw}": _bare(text) for flaw, text in quotes.items()})
+        self.rng = brief.words.rng
+
+    def as_json(self) -> str:
+        """The object in the schema's order."""
+        scores = scores_of(self.gaps)
+        strengths = self._strengths()
+        answer = {
+            "readiness": readiness(scores),
+            "scores": scores,
+            "strengths": [sentence(self._say(f"strength_{one}", one)) for one in strengths],
+            "gaps": [sentence(self._say(f"gap_{one}", one)) for one in self.gaps],
+            "reasoning": self._reasoning(scores, strengths),
+            "next_step": sentence(self._say(f"next_{self.gaps[0]}", self.gaps[0])),
+        }
+        return json.dumps(answer, ensure_ascii=False)
+
+    def _say(self, move: str, about: str) -> str:
+        quote = self.words.patterns.get(f"quote_{about}")
+        if quote is None:
+            quote = quoted(self.draft, about)
+        return self.brief.move(move, quote=quote, **_thought(self.draft, about, self.words))
+
+    def _strengths(self) -> list[str]:
+        """What the draft has; the event first, because a review must show that it was read."""
+        gaps = set(self.gaps)
+        has = [one for one, moves in _SHOWN.items() if self.draft.find(moves) and not gaps & _SPOILED_BY.get(one, set())]
+        if not {"disclosure", "fictional", "overclaim", "number"} & gaps:
+            has.append("honest")
+        first = [one for one in has if one == "told"] or [one for one in has if one in ("worry", "detail")][:1]
+        others = [one for one in has if one not in first]
+        self.rng.shuffle(others)
+        return (first + others)[: 2 if self.rng.random() < 0.5 else 3]
+
+    def _reasoning(self, scores: dict[str, int], strengths: list[str]) -> str:
+        verdict = {"ready": "verdict_ready", "almost ready": "verdict_almost", "not ready": "verdict_not"}[readiness(scores)]
+        best = self.brief.move("best_lead", point=self._say(f"best_{strengths[0]}", strengths[0]))
+        worst = [self.brief.move("worst_lead", point=self._say(f"worst_{one}", one)) for one in self.gaps[:2]]
+        parts = [best, *worst] if self.rng.random() < 0.6 else [worst[0], best, *worst[1:]]
+        return " ".join(map(sentence, [self.brief.move(verdict), *parts]))
+
+
+_SHOWN = {
+    "told": EVENTS, "tradeoff": TRADEOFFS, "assumption": ("assumption",), "worry": ("worry",), "detail": ("detail",),
+    "goal": ("goal",), "meaning": ("meaning",), "next": STEPS,
+}  # fmt: skip
+_SPOILED_BY = {"next": {"owner", "next"}, "goal": {"number"}, "told": {"vague"}}
+
+
+def quoted(draft: Draft, about: str) -> str:
+    """The draft's own words on something, short enough to quote: whole sentences from the start of a line, or nothing."""
+    line = draft.find(_SHOWN.get(about, ()))
+    return _bare(line.text) if line else ""
+
+
+def _bare(text: str) -> str:
+    """The first sentence, or as much of it as a quotation can hold up to a comma or a colon, without its full stop."""
+    first = re.split(r"(?<=[.!?]) (?=[A-Z])", text)[0].rstrip(".")
+    words = first.split()
+    if len(words) > LONGEST_QUOTE_WORDS:
+        cut = " ".join(words[:LONGEST_QUOTE_WORDS])
+        first = re.split(r"[,;:](?=[^,;:]*$)", cut)[0] if re.search(r"[,;:]", cut) else cut
+    return first
+
+
+def _thought(draft: Draft, about: str, words: Words) -> dict[str, str]:
+    """What the draft concludes, for a sentence that speaks of its reasoning."""
+    return {}
+
+
+def talking_points(brief: Brief) -> tuple[Brief, str, str]:
+    """(the brief as the prompt tells it, the finished draft, three talking points and a note as JSON)."""
+    rng = brief.words.rng
+    draft = compose(brief)
+    has = [one for one in ("worry", "detail", "goal", "assumption", "next", "meaning") if draft.find(_SHOWN[one])]
+    rng.shuffle(has)
+    told_facts = [one for one in has if one in brief.facts]
+    others = [one for one in has if one not in told_facts]
+    chosen = ["told", "tradeoff", *told_facts, *others][:3] if rng.random() < 0.6 else ["told", *told_facts, "tradeoff", *others][:3]
+    if rng.random() < 0.5:
+        rng.shuffle(chosen)
+    points = [_talking_point(brief, draft, one) for one in chosen]
+    answer = {"talking_points": points, "honesty_note": sentence(brief.move("honesty_note"))}
+    return brief, draft.text(), json.dumps(answer, ensure_ascii=False)
+
+
+def _talking_point(brief: Brief, draft: Draft, about: str) -> dict[str, str]:
+    skill = pick(brief.columns["skills"].split(", "), brief.words.rng)
+    point = sentence(brief.move(f"point_{about}", skill=skill))
+    move = "evidence_told" if about == "told" else "evidence"
+    return {"point": point, "evidence": sentence(brief.move(move, quote=quoted(draft, about)))}
