@@ -21,8 +21,9 @@ from tasks.recipes.proofkit_wording import parse
 WORLD_FOLDER = CONTRACTS_FOLDER / "proofkit" / "world"
 VOICES = ("plain", "warm", "brisk", "precise")
 Kind = Literal["context", "evidence", "decision", "plan", "risk"]
-DRAWN_SLOTS = frozenset(("person", "count", "few", "days", "minutes", "years", "money", "when", "place"))
-"""Slots that are drawn for a row: what an event, a constraint, a stake or a profile may hold."""
+DRAWN_SLOTS = frozenset(("person", "count", "number", "few", "days", "minutes", "years", "money", "when", "place"))
+"""Slots that are drawn for a row: what an event, a constraint, a stake or a profile may hold. `count` is a number of the very
+things that `measure` names, so a goal can be set for it; `number` is any other."""
 MIN_WORDINGS = 30
 """Fewest wordings of a sentence of a draft, all voices together."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tasks.recipes.proofkit_facts import Brief
-from tasks.recipes.proofkit_wording import pick, sentence
+from tasks.recipes.proofkit_wording import pick, sentence, with_articles
 
 OPENINGS = {  # kind of section: orders of its first moves; what follows is shuffled
     "context": (
@@ -110,6 +110,13 @@ def compose(brief: Brief, disclosure: str = "disclosure") -> Draft:
     return _laid_out(brief, lines, len(opening))
 
 
+def compose_marked(brief: Brief) -> Draft:
+    """A draft in which only the word "fictional" in one line tells that the company is."""
+    good = compose(brief, "disclosure_plain")
+    line = good.find(CONTEXTS)
+    return good.changed(line, Line("context_bare", _said(brief, "context_bare")))
+
+
 def _said(brief: Brief, move: str) -> str:
     if move == "detail":
         return sentence(brief.words.one_of(brief.detail.told))
@@ -172,9 +179,9 @@ def _added(move: str):
 
 
 def _passed_off(brief: Brief, good: Draft) -> tuple[Draft, str]:
-    """The company as if it were a real one."""
-    line = good.find(CONTEXTS)
-    return good.changed(line, Line("flaw_fictional", sentence(brief.move("flaw_fictional")))), ""
+    """The company as if it were a real one: `compose_marked` wrote the line so that one word makes the difference."""
+    line = good.find(("context_bare",))
+    return good.changed(line, Line("flaw_fictional", with_articles(line.text.replace("fictional ", "")))), ""
 
 
 _PLANT = {
@@ -201,7 +208,7 @@ def revision(brief: Brief) -> tuple[Brief, str, str, str]:
     possible = [flaw for flaw in possible if flaw != "next" or brief.section_kind != "plan"]
     flaw = pick(possible, rng)
     brief = brief.with_facts(*NEEDS[flaw])
-    good = compose(brief, "disclosure_plain" if flaw == "fictional" else "disclosure")
+    good = compose_marked(brief) if flaw == "fictional" else compose(brief)
     bad, _ = flawed(brief, good, flaw)
     if flaw in ("filler", "overclaim") and rng.random() < 0.3:
         bad, _ = flawed(brief, bad, flaw)

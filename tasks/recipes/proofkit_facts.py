@@ -160,6 +160,7 @@ class Deck:
             "person2": person2,
             "count": str(count),
             "low": str(rng.randint(2, count // 2 - 1)),
+            "number": str(rng.randint(12, 97)),
             "few": str(rng.randint(3, 9)),
             "days": str(rng.randint(3, 26)),
             "minutes": str(rng.randint(13, 97)),

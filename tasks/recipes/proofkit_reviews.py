@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from tasks.recipes.proofkit_drafts import EVENTS, STEPS, TRADEOFFS, Draft, compose, flawed
+from tasks.recipes.proofkit_drafts import EVENTS, STEPS, TRADEOFFS, Draft, compose, compose_marked, flawed
 from tasks.recipes.proofkit_facts import Brief, Words
 from tasks.recipes.proofkit_wording import pick, sentence
 
@@ -29,7 +29,7 @@ _SEVERE = (("overclaim",), ("vague",), ("vague", "filler"), ("overclaim", "fille
            ("disclosure", "number", "filler"), ("onesided", "assumption"), ("tradeoff", "assumption"))  # fmt: skip
 _MINOR = ((), ("filler",), ("next",), ("assumption",), ())
 CRITERIA = ("specificity", "evidence", "honesty")
-LONGEST_QUOTE_WORDS = 24
+LONGEST_QUOTE_WORDS = 18
 
 
 def review(brief: Brief) -> tuple[Brief, str, str]:
@@ -39,7 +39,7 @@ def review(brief: Brief) -> tuple[Brief, str, str]:
     good = compose(brief)
     planted = _flaws(brief, good, pick((_MINOR, _MILD, _SEVERE), rng))
     if "fictional" in planted:
-        good = compose(brief, "disclosure_plain")
+        good = compose_marked(brief)
         planted = tuple(flaw for flaw in planted if _possible(good, flaw))
     draft, quotes = good, {}
     for flaw in planted:
@@ -115,12 +115,12 @@ class _Review:
         first = [one for one in has if one == "told"] or [one for one in has if one in ("worry", "detail")][:1]
         others = [one for one in has if one not in first]
         self.rng.shuffle(others)
-        return (first + others)[: 2 if self.rng.random() < 0.5 else 3]
+        return (first + others)[: 2 if len(gaps) == 3 or self.rng.random() < 0.6 else 3]
 
     def _reasoning(self, scores: dict[str, int], strengths: list[str]) -> str:
         verdict = {"ready": "verdict_ready", "almost ready": "verdict_almost", "not ready": "verdict_not"}[readiness(scores)]
         best = self.brief.move("best_lead", point=self._say(f"best_{strengths[0]}", strengths[0]))
-        worst = [self.brief.move("worst_lead", point=self._say(f"worst_{one}", one)) for one in self.gaps[:2]]
+        worst = [self.brief.move("worst_lead", point=self._say(f"worst_{one}", one)) for one in self.gaps[: 1 if len(self.gaps) == 3 else 2]]
         parts = [best, *worst] if self.rng.random() < 0.6 else [worst[0], best, *worst[1:]]
         return " ".join(map(sentence, [self.brief.move(verdict), *parts]))
 
@@ -144,7 +144,7 @@ def _bare(text: str) -> str:
     words = first.split()
     if len(words) > LONGEST_QUOTE_WORDS:
         cut = " ".join(words[:LONGEST_QUOTE_WORDS])
-        first = re.split(r"[,;:](?=[^,;:]*$)", cut)[0] if re.search(r"[,;:]", cut) else cut
+        first = re.split(r"[,;:] (?!.*[,;:] )", cut)[0]
     return first
 
 

@@ -143,7 +143,8 @@ def _row(deck: Deck, task: str, role: Role, rng: random.Random, held_out: bool) 
 
 def _anchors(brief: Brief, target: str) -> list[str]:
     """What the applicant typed that stands in the target. A draft takes up all of it; a short piece may leave some out."""
-    return [one for one in brief.anchors() if standing(one).search(target)]
+    said = re.sub(r'^{"readiness.*?"strengths"', "", target)  # a score is no anchor
+    return [one for one in brief.anchors() if standing(one).search(said)]
 
 
 __all__ = ["built_rows", "combination_of", "is_held_out"]
