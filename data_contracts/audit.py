@@ -1,23 +1,20 @@
-"""Checks on a set of rows that no single row can break: lengths, shares, leaks, and what a shortcut could learn.
+"""Checks on a set of rows that no single row can break: lengths, leaks, repeats, and what a shortcut could learn.
 
-Every check carries its number, its limit and one of three verdicts. The recipe says what to look at (`rows.audited`);
-nothing here knows a recipe by name.
+Every check carries its number, its limit and one of three verdicts. The recipe says what to look at (`rows.audited`) and
+which family of limits adds further checks (`rows.LIMITS`); nothing here knows a recipe by name.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from data_contracts import markers
-from data_contracts.consistency import trace_agrees
-from data_contracts.coverage import coverage
-from data_contracts.errors import ContractError
-from data_contracts.limits import Limits
+from data_contracts import assessment, markers, writing
+from data_contracts.errors import ConfigError, ContractError
+from data_contracts.limits import AssessmentLimits, Limits, WritingLimits
 from data_contracts.shortcuts import SAMPLE_ROWS, SEED, length_independence, surface_shortcuts
 from data_contracts.similarity import identical_inputs, largest_similarity, normalised_inputs, repeats
 from data_contracts.verdict import Check, check, report
@@ -28,10 +25,32 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 5
 
 LEAKS = (
-    ("traces with a raw marker such as <|channel|>", markers.RAW_MARKERS),
-    ("traces with a stripped marker such as assistantfinal", markers.STRIPPED_MARKERS),
-    ("traces with a second think tag", markers.THINK_TAGS),
+    ("a raw marker such as <|channel|>", markers.RAW_MARKERS),
+    ("a stripped marker such as assistantfinal", markers.STRIPPED_MARKERS),
+    ("a second think tag", markers.THINK_TAGS),
 )
+
+FAMILIES = {
+    AssessmentLimits: (assessment.AssessmentTally, assessment.COLUMNS, assessment.SAMPLED),
+    WritingLimits: (writing.WritingTally, writing.COLUMNS, writing.SAMPLED),
+}
+"""Family of limits -> the tally that makes its checks, what the view must hold for them, what it measures on the sample."""
+
+
+def families_of(limits: Limits) -> list[type[Limits]]:
+    """The families whose checks these limits ask for.
+
+    Raises:
+        ConfigError: a limit belongs to no family whose checks are made, so nothing would look at it.
+    """
+    found = [family for family in FAMILIES if isinstance(limits, family)]
+    known = set(Limits.model_fields).union(*(family.model_fields for family in found))
+    if unread := sorted(set(type(limits).model_fields) - known):
+        raise ConfigError(
+            f"audit: no check reads {', '.join(unread)} of {type(limits).__name__} ({limits.where}). "
+            f"Known families: {', '.join(one.__name__ for one in FAMILIES)}. Name one as LIMITS in rows.py."
+        )
+    return found
 
 
 def audit_rows(frame: pl.DataFrame, limits: Limits) -> list[Check]:
@@ -54,28 +73,30 @@ class SetTally:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._families = [FAMILIES[one][0](limits) for one in families_of(limits)]
         self._n_rows = 0
-        self._counts: Counter[str] = Counter()
+        self._n_well_formed = 0
         self._ends: tuple[int, int] | None = None
-        """Characters of the shortest and the longest trace."""
+        """Characters of the shortest and the longest text."""
         self._short, self._long = _Hits(), _Hits()
         self._leaks = {name: _Hits() for name, _ in LEAKS}
         self._hashes: list[np.ndarray] = []
         self._numbers: list[np.ndarray] = []
-        self._cases: Counter[tuple] = Counter()
         self._sample = _Reservoir(SAMPLE_ROWS)
 
     def add(self, view: pl.DataFrame) -> None:
         """Count some rows: what `rows.audited` gives, and the number of each in `row`."""
         if not view.height:
             return
+        well_formed = view.filter(~pl.col("malformed").fill_null(False))
         self._n_rows += view.height
-        self._add_traces(view)
-        self._counts.update(_counts(view))
-        self._cases.update(_cases(view, self.limits))
+        self._n_well_formed += well_formed.height
+        self._add_texts(view)
+        for family in self._families:
+            family.add(view)
         self._hashes.append(normalised_inputs(view).hash(SEED).to_numpy())
         self._numbers.append(view["row"].cast(pl.UInt32).to_numpy())
-        self._sample.add(view.filter(~pl.col("malformed").fill_null(False)))
+        self._sample.add(well_formed)
 
     def checks(self) -> list[Check]:
         """Every set-level check of what was added."""
@@ -90,43 +111,55 @@ class SetTally:
                 unit="rows",
                 fix="Add rows, or name the right limits profile",
             ),
-            *self._trace_lengths(),
+            *self._text_lengths(),
             *length_independence(sample, limits),
             *surface_shortcuts(sample, limits),
-            *self._noise(),
-            *self._signs(),
-            *coverage(_expanded(self._cases), limits),
             *self._leaked(),
-            *trace_agrees(sample, limits),
             self._repeated_inputs(),
             *repeats(sample, limits),
+            *self._family_checks(sample),
             report(
                 "rows of the seeded sample",
                 sample.height or None,
                 unit="rows",
-                detail=f"of {self._counts['well_formed']:,} well-formed rows; correlations, shortcuts, agreement of trace "
-                "and answer and near-duplicates are measured on it, all else on every row",
+                detail=f"of {self._n_well_formed:,} well-formed rows; correlations, shortcuts, {self._sampled()} and "
+                "near-duplicates are measured on it, all else on every row",
             ),
         ]
 
-    def _add_traces(self, view: pl.DataFrame) -> None:
-        traces = view.select("row", "trace", chars=pl.col("trace").str.len_chars())
-        low, high = traces["chars"].min(), traces["chars"].max()
+    def _family_checks(self, sample: pl.DataFrame) -> list[Check]:
+        """The checks of each declared family; one that makes none is our own bug, never a passed audit."""
+        found = []
+        for family in self._families:
+            checks = family.checks(sample)
+            if not checks:
+                raise RuntimeError(f"{type(family).__name__} made no check on {self._n_rows} rows")
+            found += checks
+        return found
+
+    def _sampled(self) -> str:
+        return ", ".join(FAMILIES[one][2] for one in families_of(self.limits)) or "lengths"
+
+    def _add_texts(self, view: pl.DataFrame) -> None:
+        texts = view.select("row", text=self.limits.text).with_columns(chars=pl.col("text").str.len_chars())
+        low, high = texts["chars"].min(), texts["chars"].max()
         if low is not None and high is not None:
             before = self._ends or (low, high)
             self._ends = (min(before[0], low), max(before[1], high))
-        self._short.add(traces, pl.col("chars") < self.limits.min_trace_chars)
-        self._long.add(traces, pl.col("chars") > self.limits.max_trace_chars)
+        shortest, longest = self.limits.text_chars
+        self._short.add(texts, pl.col("chars") < shortest)
+        self._long.add(texts, pl.col("chars") > longest)
         for name, pattern in LEAKS:
-            self._leaks[name].add(traces, pl.col("trace").str.contains(pattern))
+            self._leaks[name].add(texts, pl.col("text").str.contains(pattern))
 
-    def _trace_lengths(self) -> list[Check]:
-        limits = self.limits
+    def _text_lengths(self) -> list[Check]:
+        limits, what = self.limits, self.limits.text
         shortest, longest = self._ends or (None, None)
-        fix = f"Rewrite these traces to one length in every class ({_limits_file(limits)} has the bounds)"
+        least, most = limits.text_chars
+        fix = f"Rewrite these {what}s to one length in every class ({limits.where} has the bounds)"
         return [
             check(
-                f"{name} trace",
+                f"{name} {what}",
                 measured,
                 comparison,
                 limit,
@@ -135,47 +168,21 @@ class SetTally:
                 fix=fix,
             )
             for name, measured, comparison, limit, outside in (
-                ("shortest", shortest, ">=", limits.min_trace_chars, self._short),
-                ("longest", longest, "<=", limits.max_trace_chars, self._long),
+                ("shortest", shortest, ">=", least, self._short),
+                ("longest", longest, "<=", most, self._long),
             )
         ]
 
-    def _noise(self) -> list[Check]:
-        low, high = self.limits.min_noise_fraction, self.limits.max_noise_fraction
-        of, what, fix = self._counts["well_formed"], "well-formed rows", "Add or drop noise rows"
-        return _share("noise fraction", self._counts["noise"], of, self.limits, low, high, what, fix)
-
-    def _signs(self) -> list[Check]:
-        low, high = self.limits.min_positive_fraction, self.limits.max_positive_fraction
-        return [
-            *_share(
-                "YES-more-likely fraction",
-                self._counts["positive"],
-                self._counts["signed"],
-                self.limits,
-                low,
-                high,
-                "rows with a direction",
-                "Ask some of the questions the other way round, or add rows of the rarer sign",
-            ),
-            *_share(
-                "fraction of rows where metric and YES move apart",
-                self._counts["apart"],
-                self._counts["both_move"],
-                self.limits,
-                self.limits.min_disagreeing_fraction,
-                None,
-                "rows in which both move",
-                "Add rows such as 'Fed cuts rates' with 'Will the Fed cut?': only they show the sign flip",
-            ),
-        ]
-
     def _leaked(self) -> list[Check]:
-        fix = "Cut the trace out of the raw answer again; do not delete the marker by hand, what follows it is no trace"
+        what = self.limits.text
+        fix = f"Cut the {what} out of the raw answer again; do not delete the marker by hand, what follows it is no {what}"
         return [
-            check(name, hits.count, "==", 0, unit="rows", detail=hits.some("rows"), fix=fix, enough=self._n_rows > 0)
+            check(
+                f"{what}s with {name}", hits.count, "==", 0, unit="rows", detail=hits.some("rows"), fix=fix,
+                enough=self._n_rows > 0,
+            )
             for name, hits in self._leaks.items()
-        ]
+        ]  # fmt: skip
 
     def _repeated_inputs(self) -> Check:
         again = self._repeated_rows()
@@ -247,47 +254,6 @@ class _Reservoir:
         return None if self._kept is None else self._kept.drop("__lot").sort("row")
 
 
-def _counts(view: pl.DataFrame) -> dict[str, int]:
-    well_formed = ~pl.col("malformed").fill_null(False)
-    signed = well_formed & (pl.col("sign") != 0)
-    both = signed & (pl.col("metric_sign") != 0)
-    rules = {
-        "well_formed": well_formed,
-        "noise": well_formed & pl.col("noise"),
-        "signed": signed,
-        "positive": signed & (pl.col("sign") > 0),
-        "both_move": both,
-        "apart": both & (pl.col("sign") == -pl.col("metric_sign")),
-    }
-    return view.select(rule.fill_null(False).sum().alias(name) for name, rule in rules.items()).row(0, named=True)
-
-
-_CASE = ("malformed", "noise", "sign", "metric_sign", "kind")
-
-
-def _cases(view: pl.DataFrame, limits: Limits) -> dict[tuple, int]:
-    """How many rows there are of each case that `coverage` tells apart; a size only says on which side of its limits it
-    is, so that the cases are few whatever the number of rows."""
-    size = (
-        pl.when(pl.col("size") <= limits.small_size)
-        .then(pl.lit(limits.small_size))
-        .when(pl.col("size") >= limits.large_size)
-        .then(pl.lit(limits.large_size))
-        .when(pl.col("size").is_not_null())
-        .then(pl.lit((limits.small_size + limits.large_size) / 2))
-    )
-    counted = view.group_by(*_CASE, size=size).len()
-    return {tuple(row[:-1]): row[-1] for row in counted.rows()}
-
-
-def _expanded(cases: Counter[tuple]) -> pl.DataFrame:
-    """The cases as a view again, one row for each row that was counted: `coverage` counts rows."""
-    schema = {"malformed": pl.Boolean, "noise": pl.Boolean, "sign": pl.Int8, "metric_sign": pl.Int8, "kind": pl.String}
-    frame = pl.DataFrame(list(cases), schema={**schema, "size": pl.Float64}, orient="row")
-    times = pl.Series(list(cases.values()), dtype=pl.UInt32)
-    return frame[pl.int_range(frame.height, eager=True, dtype=pl.UInt32).repeat_by(times).explode().drop_nulls()]
-
-
 def _no_rows(limits: Limits) -> pl.DataFrame:
     """The audit's view of a table without rows."""
     columns = import_module(f"data_contracts.{limits.recipe}.rows").ROWS.to_schema().columns
@@ -306,7 +272,7 @@ def audit_splits(train: pl.DataFrame, heldout: pl.DataFrame, limits: Limits) -> 
     same = identical_inputs(inputs, new_inputs)
     nearest, detail = largest_similarity(inputs, new_inputs) if enough else (None, "no rows to compare")
     limit, name = limits.max_input_similarity_fraction, "largest similarity of a held-out input with a training input"
-    fix = f"Drop these rows from one of the two splits ({_limits_file(limits)} has the limit)"
+    fix = f"Drop these rows from one of the two splits ({limits.where} has the limit)"
     return [
         check(
             "held-out inputs that are also in training",
@@ -329,19 +295,24 @@ def view_of(frame: pl.DataFrame, limits: Limits) -> pl.DataFrame:
 
     Raises:
         ContractError: a column that the audit looks at is missing.
+        ConfigError: the recipe's view lacks what its family of limits looks at.
     """
     try:
-        return import_module(f"data_contracts.{limits.recipe}.rows").audited(frame)
+        view = import_module(f"data_contracts.{limits.recipe}.rows").audited(frame)
     except pl.exceptions.PolarsError as error:
         first = (str(error).splitlines() or [""])[0]
         raise ContractError(
             f"audit: the {frame.height:,} rows lack what the audit of {limits.recipe} looks at ({first}). "
             f"Found columns {', '.join(frame.columns) or 'none'}. Run the row contract first and correct what it names."
         ) from None
-
-
-def _limits_file(limits: Limits) -> str:
-    return f"data_contracts/{limits.recipe}/limits.yaml, {limits.profile}"
+    wanted = ["input", "source_batch", limits.text, limits.argument]
+    wanted += [name for family in families_of(limits) for name in FAMILIES[family][1]]
+    if lacking := sorted(set(wanted) - set(view.columns)):
+        raise ConfigError(
+            f"audit: `audited` in data_contracts/{limits.recipe}/rows.py does not give {', '.join(lacking)}, which "
+            f"{type(limits).__name__} looks at. Found {', '.join(view.columns)}. Add them to the view."
+        )
+    return view if "malformed" in view.columns else view.with_columns(malformed=pl.lit(False))
 
 
 def _some(what: str, numbers: list[int]) -> str:
@@ -350,23 +321,3 @@ def _some(what: str, numbers: list[int]) -> str:
         if numbers
         else ""
     )
-
-
-def _share(
-    name: str, hits: int, of: int, limits: Limits, low: float | None, high: float | None, what: str, fix: str
-) -> list[Check]:
-    fraction = round(hits / of, 6) if of else None
-    bounds = [(">=", low), ("<=", high)]
-    return [
-        check(
-            f"{name} ({'at least' if comparison == '>=' else 'at most'})",
-            fraction,
-            comparison,
-            limit,
-            detail=f"{hits:,} of {of:,} {what}",
-            fix=f"{fix} ({_limits_file(limits)})",
-            enough=of >= limits.min_audit_rows // 2,
-        )
-        for comparison, limit in bounds
-        if limit is not None
-    ]

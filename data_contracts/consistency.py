@@ -6,7 +6,7 @@ from importlib import import_module
 
 import polars as pl
 
-from data_contracts.limits import Limits
+from data_contracts.limits import AssessmentLimits
 from data_contracts.shortcuts import sampled
 from data_contracts.verdict import Check, check, report
 
@@ -14,7 +14,7 @@ SHOWN_ROWS = 8
 FIX = "Read these rows: correct the field or rewrite the end of the trace, whichever is wrong"
 
 
-def trace_agrees(view: pl.DataFrame, limits: Limits) -> list[Check]:
+def trace_agrees(view: pl.DataFrame, limits: AssessmentLimits) -> list[Check]:
     """Rows whose words decide a sign or a size that the answer contradicts; and in how many rows the words decide a sign.
 
     The recipe's `rows.concluded(traces)` reads the words: columns `sign`, `size_from`, `size_to`, null where they do not
@@ -51,7 +51,7 @@ def trace_agrees(view: pl.DataFrame, limits: Limits) -> list[Check]:
 
 
 def _contradictions(
-    what: str, decided: pl.DataFrame, wrong: pl.Expr, pair: pl.Expr, limits: Limits, enough: bool
+    what: str, decided: pl.DataFrame, wrong: pl.Expr, pair: pl.Expr, limits: AssessmentLimits, enough: bool
 ) -> Check:
     found = decided.filter(wrong).sort("row")
     fraction = round(found.height / decided.height, 6) if decided.height else 0.0

@@ -6,11 +6,11 @@ from importlib import import_module
 
 import polars as pl
 
-from data_contracts.limits import Limits
+from data_contracts.limits import AssessmentLimits
 from data_contracts.verdict import Check, check, report
 
 
-def coverage(view: pl.DataFrame, limits: Limits) -> list[Check]:
+def coverage(view: pl.DataFrame, limits: AssessmentLimits) -> list[Check]:
     """Share of each kind of information and of both ends of the sizes among signal rows; counts of the hard cases.
 
     The whole view is counted: these are sums. A null limit reports the number.
@@ -27,7 +27,7 @@ def coverage(view: pl.DataFrame, limits: Limits) -> list[Check]:
     ]
 
 
-def _rarest_kind(signal: pl.DataFrame, limits: Limits) -> Check:
+def _rarest_kind(signal: pl.DataFrame, limits: AssessmentLimits) -> Check:
     """The recipe's `rows.SIGNAL_KINDS` says which kinds there are, so that one without a row is found."""
     kinds = import_module(f"data_contracts.{limits.recipe}.rows").SIGNAL_KINDS
     found = dict(signal["kind"].value_counts().rows())
@@ -37,7 +37,7 @@ def _rarest_kind(signal: pl.DataFrame, limits: Limits) -> Check:
     return _share("share of the rarest kind of information", rarest, limits.min_kind_fraction, detail, signal, limits)
 
 
-def _end(name: str, signal: pl.DataFrame, inside: pl.Expr, least: float | None, limits: Limits) -> Check:
+def _end(name: str, signal: pl.DataFrame, inside: pl.Expr, least: float | None, limits: AssessmentLimits) -> Check:
     rows = signal.filter(inside).height
     bound = f"at most {limits.small_size}" if name == "small" else f"at least {limits.large_size}"
     share = rows / signal.height if signal.height else None
@@ -46,7 +46,7 @@ def _end(name: str, signal: pl.DataFrame, inside: pl.Expr, least: float | None, 
 
 
 def _share(
-    name: str, share: float | None, least: float | None, detail: str, signal: pl.DataFrame, limits: Limits
+    name: str, share: float | None, least: float | None, detail: str, signal: pl.DataFrame, limits: AssessmentLimits
 ) -> Check:
     shown = None if share is None else round(share, 6)
     if least is None:

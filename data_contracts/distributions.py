@@ -1,12 +1,14 @@
 """How the values of a file are spread: counts in bins, added up batch by batch, for the page that draws them.
 
-What to count is read from the recipe's answer schema (`output.py`) and from the audit's view: no recipe is named here.
+What to count is read from the recipe's answer schema (`output.py`), from its rows.py (`CLASSES`, `CHOICES`) and from the
+audit's view: no recipe is named here.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal, get_args, get_origin
 
 import polars as pl
@@ -16,12 +18,11 @@ from data_contracts.prompt import error_model, output_model
 
 BIN_CHARS = 10
 MOST_CHARS = 100_000
-"""Longer traces are counted as of this length."""
+"""Longer texts are counted as of this length."""
 NUMBER_BINS = 20
 MOST_BATCHES = 40
 """Batches that are counted by name; the rest is one more. A file in which each row is a batch must not fill the memory."""
 OTHER_BATCHES = "other batches"
-CLASSES = ("noise", "YES more likely", "YES less likely", "no direction", "malformed")
 
 
 @dataclass
@@ -51,46 +52,38 @@ class Distributions:
     """Counts of one file; memory follows the number of bins, never the number of rows."""
 
     def __init__(self, recipe: str) -> None:
-        self.chars_by_class: dict[str, Counter[int]] = {name: Counter() for name in CLASSES}
-        """For each class: rows by trace length in bins of BIN_CHARS."""
+        rows = import_module(f"data_contracts.{recipe}.rows")
+        self.text: str = rows.LIMITS.text
+        """What the learned text is called."""
+        self.chars_by_class: dict[str, Counter[int]] = {name: Counter() for name in rows.CLASSES}
+        """For each class: rows by length of the text in bins of BIN_CHARS."""
         self.chars_by_batch: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self.moves: Counter[tuple[int, int]] = Counter()
         """Rows by (direction of the metric, direction of YES), each -1, 0 or 1."""
         self.numbers, self.names = _fields(recipe)
+        self.names |= {name: Counter(dict.fromkeys(known, 0)) for name, known in getattr(rows, "CHOICES", {}).items()}
 
     def add(self, frame: pl.DataFrame, view: pl.DataFrame) -> None:
         """Count accepted rows: the table, and the audit's view of it."""
         if not frame.height:
             return
         bins = view.select(
-            "source_batch", row_class=_row_class(), bin=pl.col("trace").str.len_chars().clip(0, MOST_CHARS) // BIN_CHARS
+            "source_batch", "row_class", bin=pl.col(self.text).str.len_chars().clip(0, MOST_CHARS) // BIN_CHARS
         )
         for name, index, rows in bins.group_by("row_class", "bin").len().rows():
             self.chars_by_class[name][index] += rows
         for batch, index, rows in bins.group_by("source_batch", "bin", maintain_order=True).len().rows():
             known = batch in self.chars_by_batch or len(self.chars_by_batch) < MOST_BATCHES
             self.chars_by_batch[batch if known else OTHER_BATCHES][index] += rows
-        moving = view.filter(~pl.col("malformed").fill_null(False)).drop_nulls(["metric_sign", "sign"])
-        for metric, sign, rows in moving.group_by("metric_sign", "sign").len().rows():
-            self.moves[metric, sign] += rows
+        if "metric_sign" in view.columns:
+            moving = view.filter(~pl.col("malformed").fill_null(False)).drop_nulls(["metric_sign", "sign"])
+            for metric, sign, rows in moving.group_by("metric_sign", "sign").len().rows():
+                self.moves[metric, sign] += rows
         for name, spread in self.numbers.items():
             spread.add(frame[name])
         for name, counts in self.names.items():
-            counts.update(dict(frame[name].drop_nulls().value_counts().rows()))
-
-
-def _row_class() -> pl.Expr:
-    return (
-        pl.when(pl.col("malformed").fill_null(False))
-        .then(pl.lit("malformed"))
-        .when(pl.col("noise"))
-        .then(pl.lit("noise"))
-        .when(pl.col("sign") > 0)
-        .then(pl.lit("YES more likely"))
-        .when(pl.col("sign") < 0)
-        .then(pl.lit("YES less likely"))
-        .otherwise(pl.lit("no direction"))
-    )
+            cells = frame[name] if name in frame.columns else view[f"label_{name}"]
+            counts.update(dict(cells.drop_nulls().value_counts().rows()))
 
 
 def _fields(recipe: str) -> tuple[dict[str, NumberSpread], dict[str, Counter[str]]]:

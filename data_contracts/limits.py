@@ -1,6 +1,13 @@
-"""The numbers a set of rows is held to: one frozen model, filled from `data_contracts/<recipe>/limits.yaml`."""
+"""The numbers a set of rows is held to: one frozen model, filled from `data_contracts/<recipe>/limits.yaml`.
+
+`Limits` is what every set is held to. A recipe adds a family: `AssessmentLimits` for rows whose text argues for labels,
+`WritingLimits` for rows whose text is the answer. Its rows.py says which (`LIMITS = ...`); audit.py knows the checks of each.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,12 +21,64 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
+    text: ClassVar[str] = "text"
+    """What the learned text is called, in the audit's view and in its messages."""
+    argument: ClassVar[str] = "text"
+    """The part of it that argues for the labels: its length and its surface must give none of them away."""
+
     recipe: str
     """Contract folder that the numbers come from."""
     profile: str
     """Section of limits.yaml that was laid over `default`."""
     min_rows: int = Field(ge=1)
     """Fewest rows of a table. An empty table breaks no rule on a column, so this one is never optional."""
+    max_length_rank_correlation: float = Field(ge=0, le=1)
+    """Largest |Spearman correlation| of the text's length with a label."""
+    max_length_side_correlation: float = Field(ge=0, le=1)
+    """The same for the fields in `side_fields`."""
+    side_fields: list[str]
+    """Labels that describe an input but do not decide what is done with it: they have a wider limit."""
+    max_p_value: float = Field(gt=0, lt=1)
+    """A finding above its limit is believed when chance gives one as large at most this often; else *cannot tell*."""
+    min_audit_rows: int = Field(ge=10)
+    """Fewest rows from which a correlation, a share or a shortcut can be told; half as many of a subset of rows."""
+    max_shortcut_advantage_fraction: float = Field(ge=0, le=0.5)
+    """How far above chance (0.5) a model that sees only the text's length may guess a label, in balanced accuracy."""
+    max_surface_advantage_fraction: float | None = Field(ge=0, le=0.5)
+    """The same for a model that sees every surface feature of text and input. null: the texts are templates, which give
+    their labels away by design; the accuracy is reported."""
+    max_input_similarity_fraction: float | None = Field(ge=0, le=1)
+    """Largest word-shingle Jaccard similarity of a held-out input with a training input. null: inputs are templated
+    sentences, so similarity says nothing; only identical inputs are refused, and the largest one is reported."""
+    max_repeat_similarity_fraction: float | None = Field(ge=0, le=1)
+    """Largest such similarity of two inputs of one table. null: as above."""
+
+    @property
+    def where(self) -> str:
+        """The place of these numbers, for messages."""
+        return f"data_contracts/{self.recipe}/limits.yaml, {self.profile}"
+
+    @property
+    def text_chars(self) -> tuple[int, int]:
+        """Shortest and longest learned text, in characters."""
+        return getattr(self, f"min_{self.text}_chars"), getattr(self, f"max_{self.text}_chars")
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Limits:
+        names = type(self).model_fields
+        pairs = [name[4:] for name in names if name.startswith("min_") and f"max_{name[4:]}" in names]
+        wrong = [name for name in pairs if getattr(self, f"min_{name}") > getattr(self, f"max_{name}")]
+        if wrong:
+            raise ValueError("; ".join(f"min_{one} is larger than max_{one}: no row could pass" for one in wrong))
+        return self
+
+
+class AssessmentLimits(Limits):
+    """Rows that assess an input: a thinking trace, then labels with a sign and a size, noise among them."""
+
+    text: ClassVar[str] = "trace"
+    argument: ClassVar[str] = "trace"
+
     min_trace_chars: int = Field(ge=1)
     """Shortest thinking trace, in characters."""
     max_trace_chars: int = Field(ge=1)
@@ -34,26 +93,6 @@ class Limits(BaseModel):
     """Largest share of YES-more-likely rows among the rows with a direction."""
     min_disagreeing_fraction: float = Field(ge=0, le=1)
     """Smallest share of rows whose metric and YES move apart, among rows in which both move."""
-    max_length_rank_correlation: float = Field(ge=0, le=1)
-    """Largest |Spearman correlation| of trace length with a label."""
-    max_length_side_correlation: float = Field(ge=0, le=1)
-    """The same for the fields in `side_fields`, and for belonging to one kind of information."""
-    side_fields: list[str]
-    """Fields, and `kind`, that describe an input but do not decide what is done with it: they have a wider limit."""
-    max_p_value: float = Field(gt=0, lt=1)
-    """A finding above its limit is believed when chance gives one as large at most this often; else *cannot tell*."""
-    min_audit_rows: int = Field(ge=10)
-    """Fewest rows from which a correlation, a share or a shortcut can be told; half as many of a subset of rows."""
-    max_shortcut_advantage_fraction: float = Field(ge=0, le=0.5)
-    """How far above chance (0.5) a model that sees only the trace length may guess a label, in balanced accuracy."""
-    max_surface_advantage_fraction: float | None = Field(ge=0, le=0.5)
-    """The same for a model that sees every surface feature of trace and input. null: the texts are templates, which give
-    their labels away by design; the accuracy is reported."""
-    max_input_similarity_fraction: float | None = Field(ge=0, le=1)
-    """Largest word-shingle Jaccard similarity of a held-out input with a training input. null: inputs are templated
-    sentences, so similarity says nothing; only identical inputs are refused, and the largest one is reported."""
-    max_repeat_similarity_fraction: float | None = Field(ge=0, le=1)
-    """Largest such similarity of two inputs of one table. null: as above."""
     min_concluded_fraction: float = Field(ge=0, le=1)
     """Smallest share of rows in which the words of the trace decide a sign; below it agreement cannot be told."""
     max_contradiction_fraction: float = Field(ge=0, le=1)
@@ -75,13 +114,45 @@ class Limits(BaseModel):
     min_malformed_rows: int | None = Field(ge=1)
     """Fewest malformed rows. null: reported only."""
 
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> Limits:
-        pairs = ("trace_chars", "noise_fraction", "positive_fraction")
-        wrong = [name for name in pairs if getattr(self, f"min_{name}") > getattr(self, f"max_{name}")]
-        if wrong:
-            raise ValueError("; ".join(f"min_{one} is larger than max_{one}: no row could pass" for one in wrong))
-        return self
+
+class WritingLimits(Limits):
+    """Rows whose text is the answer: it must follow from its input, and not from a template that the input fills."""
+
+    text: ClassVar[str] = "target"
+    argument: ClassVar[str] = "reasoning"
+
+    min_target_chars: int = Field(ge=1)
+    """Shortest target, in characters of its text; the marks of a JSON answer do not count."""
+    max_target_chars: int = Field(ge=1)
+    """Longest target, in characters."""
+    min_row_anchors: int = Field(ge=1)
+    """Fewest anchors of a row: distinctive tokens of its input that stand in its target."""
+    min_task_rows: int = Field(ge=4)
+    """Fewest rows of a task from which repetition can be told."""
+    min_distinct_reasoning_fraction: float | None = Field(ge=0, le=1)
+    """Smallest share of distinct reasoning strings in a sample of 125 rows that have one, names and numbers masked.
+    null: reported only, because the texts are templates by design."""
+    min_distinct_trigram_fraction: float | None = Field(ge=0, le=1)
+    """Smallest share of distinct three-word runs in the targets of a task (distinct-3), names masked. null: as above."""
+    max_self_similarity_fraction: float | None = Field(ge=0, le=1)
+    """Largest mean similarity of a target with the most similar other one of its task, names masked. null: as above."""
+    max_skeleton_fraction: float | None = Field(ge=0, le=1)
+    """Largest share of a task's own words (what does not come from the input) that a common skeleton predicts. null: as above."""
+
+
+def limits_model(recipe: str) -> type[Limits]:
+    """The family of limits that a recipe's rows.py names.
+
+    Raises:
+        ConfigError: it names none, so nobody could say which checks its rows must pass.
+    """
+    model = getattr(import_module(f"data_contracts.{recipe}.rows"), "LIMITS", None)
+    if not (isinstance(model, type) and issubclass(model, Limits) and f"min_{model.text}_chars" in model.model_fields):
+        raise ConfigError(
+            f"limits: data_contracts/{recipe}/rows.py names no family of limits. Found LIMITS = {model!r}. Write "
+            "LIMITS = AssessmentLimits (labels argued for by a trace) or LIMITS = WritingLimits (the text is the answer)."
+        )
+    return model
 
 
 def load_limits(recipe: str, profile: str = "default") -> Limits:
@@ -103,4 +174,4 @@ def load_limits(recipe: str, profile: str = "default") -> Limits:
             f"limits: {where}: no profile '{profile}'. Found {', '.join(values)}. Add a section or name another."
         )
     merged = {**values["default"], **values[profile], "recipe": recipe, "profile": profile}
-    return validated(Limits, merged, "limits", f"{where} ({profile})")
+    return validated(limits_model(recipe), merged, "limits", f"{where} ({profile})")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.distributions import BIN_CHARS, Distributions
-from data_contracts.limits import Limits
+from data_contracts.limits import AssessmentLimits, Limits
 from data_contracts.verdict import Check, Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Trace lengths of several groups over one common axis."""
+    """Text lengths of several groups over one common axis."""
 
     strips: list[Strip]
     ticks: list[tuple[float, str]]
@@ -84,6 +84,8 @@ def render_page(found: Validation) -> str:
         by_batch=_lengths(spread.chars_by_batch, found.limits, SHOWN_BATCHES),
         numbers=[_number(name, one) for name, one in spread.numbers.items()],
         names=[_bars(name, counts) for name, counts in spread.names.items() if any(counts.values())],
+        text=found.limits.text,
+        signed=isinstance(found.limits, AssessmentLimits),
         moves=_moves(spread),
         size={"strip": (STRIP_WIDTH, STRIP_HEIGHT), "number": (NUMBER_WIDTH, NUMBER_HEIGHT), "bar": BAR_WIDTH,
               "cell": (CELL_WIDTH, CELL_HEIGHT)},
@@ -109,7 +111,7 @@ def _lengths(groups: dict[str, Counter[int]], limits: Limits, most: int) -> Leng
         return None
     if len(filled) > most:
         filled = sorted(filled, key=lambda one: -one[1].total())
-    bounds = (limits.min_trace_chars, limits.max_trace_chars)
+    bounds = limits.text_chars
     first = min(min(min(counts) for _, counts in filled), bounds[0] // BIN_CHARS)
     last = max(max(max(counts) for _, counts in filled), bounds[1] // BIN_CHARS) + 1
     merged = -(-(last - first) // MOST_BARS)  # bins to a bar, rounded up

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 HEADING = re.compile(r"^\s*(?:#{1,6}\s.*|\*\*[^*]+\*\*:?|__[^_]+__:?)\s*$")
 """A Markdown heading, or a line that is bold from end to end."""
 LIST_MARKER = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+")
 _EMPHASIS = re.compile(r"\*+|(?<!\w)_+|_+(?!\w)|`")
+_MAY_EMPHASISE = re.compile(r"[*_`]")
+_MAY_END = re.compile(r"[.!?][\"'”’)\]]*\s")
 _ABBREVIATION = re.compile(
     r"\b(?:e\.g|i\.e|vs|etc|approx|dr|mr|mrs|ms|st|inc|co|ltd|a\.m|p\.m|u\.s|u\.k)\.(?=\s)", re.IGNORECASE
 )
@@ -18,10 +21,12 @@ _PLACED = "\ue0ff"
 WORD = re.compile(r"\w+(?:[’'\-]\w+)*")
 
 FUNCTION_WORDS = frozenset(
-    "a an the this that these those it its i we you he she they my our your their his her me us them who which what "
-    "is are was were be been being am has have had do does did will would can could should may might must "
-    "of to in on at by for from with without into onto over under about as than then so because while when where if "
-    "and or but not no nor yet both each every any all some there here".split()
+    WORD.findall(
+        "a an the this that these those it its i we you he she they my our your their his her me us them who which what "
+        "is are was were be been being am has have had do does did will would can could should may might must "
+        "of to in on at by for from with without into onto over under about as than then so because while when where if "
+        "and or but not no nor yet both each every any all some there here"
+    )
 )
 """Words that hold a sentence together. A list of keywords has none of them."""
 
@@ -31,10 +36,10 @@ def lines(text: str, headings: bool = False) -> list[str]:
     found = []
     for line in text.splitlines():
         if HEADING.match(line):
-            if headings:
-                found.append(_EMPHASIS.sub("", line).strip().lstrip("#").strip())
-            continue
-        bare = _EMPHASIS.sub("", LIST_MARKER.sub("", line)).strip()
+            bare = _EMPHASIS.sub("", line).strip().lstrip("#").strip() if headings else ""
+        else:
+            bare = LIST_MARKER.sub("", line).strip()
+            bare = _EMPHASIS.sub("", bare).strip() if _MAY_EMPHASISE.search(bare) else bare
         if bare:
             found.append(bare)
     return found
@@ -44,8 +49,11 @@ def sentences(text: str, headings: bool = False) -> list[str]:
     """The sentences in order. A line ends one; a heading is none, unless asked for."""
     found = []
     for line in lines(text, headings):
-        held = _ABBREVIATION.sub(lambda one: one.group()[:-1] + _PLACED, line)
-        found += [one.replace(_PLACED, ".").strip() for one in _END.split(held) if one.strip()]
+        if not _MAY_END.search(line):
+            found.append(line)
+        else:
+            held = _ABBREVIATION.sub(lambda one: one.group()[:-1] + _PLACED, line)
+            found += [one.replace(_PLACED, ".").strip() for one in _END.split(held) if one.strip()]
     return found
 
 
@@ -69,19 +77,45 @@ def ngrams(some: Sequence[str], size: int) -> list[tuple[str, ...]]:
     return [tuple(some[start : start + size]) for start in range(len(some) - size + 1)]
 
 
-def standing(phrase: str) -> re.Pattern[str]:
-    """A pattern that finds the phrase as whole tokens, whatever its case and white space."""
-    return _standing(" ".join(phrase.split()).lower())
+def places(phrase: str, text: str) -> list[tuple[int, int]]:
+    """(start, end) of each place where the phrase stands as whole tokens, whatever its case.
 
-
-_PATTERNS: dict[str, re.Pattern[str]] = {}
-
-
-def _standing(phrase: str) -> re.Pattern[str]:
-    found = _PATTERNS.get(phrase)
-    if found is None:
-        if len(_PATTERNS) > 4096:
-            _PATTERNS.clear()
-        inner = r"\s+".join(re.escape(part) for part in phrase.split(" "))
-        found = _PATTERNS[phrase] = re.compile(rf"(?<!\w){inner}(?!\w)", re.IGNORECASE)
+    Without a regular expression: a set has tens of thousands of different phrases, and each would have to be compiled.
+    """
+    low, wanted = text.lower(), phrase.lower()
+    if len(low) != len(text) or not wanted:  # a letter whose small form is longer would move the places
+        return [one.span() for one in standing(phrase).finditer(text)] if wanted else []
+    found, start = [], low.find(wanted)
+    while start >= 0:
+        end = start + len(wanted)
+        if not (_joins(low[start - 1 : start], wanted[0]) or _joins(wanted[-1], low[end : end + 1])):
+            found.append((start, end))
+        start = low.find(wanted, start + 1)
     return found
+
+
+def _joins(one: str, other: str) -> bool:
+    """Whether two neighbouring characters belong to one token."""
+    return all(part and (part.isalnum() or part == "_") for part in (one, other))
+
+
+def stands(phrase: str, text: str) -> bool:
+    """The phrase stands in the text as whole tokens."""
+    return bool(places(phrase, text))
+
+
+def replaced(text: str, phrase: str, by: str) -> str:
+    """The text with every such place replaced."""
+    parts, last = [], 0
+    for start, end in places(phrase, text):
+        if start >= last:
+            parts += [text[last:start], by]
+            last = end
+    return "".join([*parts, text[last:]]) if parts else text
+
+
+@lru_cache(4096)
+def standing(phrase: str) -> re.Pattern[str]:
+    """The same as a pattern, for a phrase that is looked for again and again; white space may be a line break."""
+    inner = r"\s+".join(re.escape(part) for part in phrase.split())
+    return re.compile(rf"(?<!\w){inner}(?!\w)", re.IGNORECASE)

@@ -1,5 +1,9 @@
-"""Can a label be guessed without reading? The spurious correlation of the first story, as numbers: trace length beside
-every label and batch, and small models that see only the length, or only the surface of the texts."""
+"""Can a label be guessed without reading? The spurious correlation of the first story, as numbers: the text's length beside
+every label and batch, and small models that see only the length, or only the surface of the texts.
+
+The labels are those of the view: `label_<name>`, ranked when it holds numbers, guessed when it holds names; and the
+columns of a family of limits. A row whose label is empty has no part in its checks.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from data_contracts.limits import Limits
+from data_contracts.limits import AssessmentLimits, Limits
 from data_contracts.surface import surface_features
 from data_contracts.verdict import Check, check, report
 
@@ -38,30 +42,63 @@ def sampled(view: pl.DataFrame, rows: int = SAMPLE_ROWS) -> pl.DataFrame:
 
 
 def length_independence(view: pl.DataFrame, limits: Limits) -> list[Check]:
-    """|Spearman correlation| of trace length with each label, each information kind and each batch, with a permutation p.
+    """|Spearman correlation| of the text's length with each label and each batch, with a permutation p.
 
-    A numeric label is ranked. A name (`kind`, `source_batch`) is one indicator for each value: the largest correlation
+    A numeric label is ranked. A name (a kind, the source batch) is one indicator for each value: the largest correlation
     counts, and its p-value is that of the largest among as many. Above the limit it is *fail* when chance rarely gives
-    as much (p <= max_p_value), else *cannot tell*.
+    as much (p <= max_p_value), else *cannot tell*. Where the view tells tasks apart, a batch's lengths are ranked within
+    each: a batch of one task would otherwise be called long or short for its task.
     """
-    sample = sampled(view).with_columns(chars=pl.col("trace").str.len_chars())
-    batches = _medians(sample, "source_batch")
-    numeric = [name for name in view.columns if name.startswith("label_")]
-    lengths = sample["chars"].to_numpy()
+    sample = sampled(view).with_columns(chars=pl.col(limits.argument).str.len_chars())
+    batched = sample.with_columns(chars=pl.col(limits.text).str.len_chars())
+    batches = _medians(batched, "source_batch")
     checks = []
-    for column in [*numeric, "sign"]:
-        rho, p_value = rank_correlation(lengths, sample[column].to_numpy())
-        checks.append(_independence(column.removeprefix("label_"), rho, p_value, sample.height, limits, batches))
-    for column, name in (("kind", "kind"), ("source_batch", "source batch")):
-        rho, p_value, group = group_correlation(lengths, sample[column])
-        shown = batches if column == "source_batch" else _medians(sample, column)
-        checks.append(_independence(name, rho, p_value, sample.height, limits, shown, group))
-    return checks
+    for name, column in _numeric_labels(view, limits).items():
+        rows = sample.filter(pl.col(column).is_not_null() & pl.col("chars").is_not_null())
+        rho, p_value = rank_correlation(rows["chars"].to_numpy(), rows[column].to_numpy())
+        checks.append(_independence(name, rho, p_value, rows.height, limits, batches))
+    for name, column in _named_labels(view, limits).items():
+        rows = sample.filter(pl.col(column).is_not_null() & pl.col("chars").is_not_null())
+        rho, p_value, group = group_correlation(rows["chars"].to_numpy(), rows[column])
+        checks.append(_independence(name, rho, p_value, rows.height, limits, _medians(rows, column), group))
+    lengths = batched["chars"]
+    if "task" in view.columns:
+        lengths = batched.select(pl.col("chars").rank("average").over("task") / pl.len().over("task")).to_series()
+    rho, p_value, group = group_correlation(lengths.to_numpy(), batched["source_batch"])
+    return [*checks, _independence("source batch", rho, p_value, batched.height, limits, batches, group, limits.text)]
+
+
+def _numeric_labels(view: pl.DataFrame, limits: Limits) -> dict[str, str]:
+    """Name -> column of the labels that have an order."""
+    found = {
+        name.removeprefix("label_"): name
+        for name, kind in view.schema.items()
+        if name.startswith("label_") and (kind.is_numeric() or kind == pl.Null)
+    }
+    return found | ({"sign": "sign"} if isinstance(limits, AssessmentLimits) else {})
+
+
+def _named_labels(view: pl.DataFrame, limits: Limits) -> dict[str, str]:
+    """The same for labels that are names."""
+    found = {
+        name.removeprefix("label_"): name
+        for name, kind in view.schema.items()
+        if name.startswith("label_") and kind == pl.String
+    }
+    return found | ({"kind": "kind"} if isinstance(limits, AssessmentLimits) else {})
 
 
 def _independence(
-    label: str, rho: float | None, p_value: float, rows: int, limits: Limits, medians: str, group: str = ""
+    label: str,
+    rho: float | None,
+    p_value: float,
+    rows: int,
+    limits: Limits,
+    medians: str,
+    group: str = "",
+    text: str = "",
 ) -> Check:
+    text = text or limits.argument
     side = label in limits.side_fields
     limit = limits.max_length_side_correlation if side else limits.max_length_rank_correlation
     told = rows >= limits.min_audit_rows
@@ -72,14 +109,18 @@ def _independence(
     detail += f"; fewer than min_audit_rows {limits.min_audit_rows}" if not told else ""
     detail += "; above the limit, but chance may give as much" if told and chance else ""
     return check(
-        f"|rank correlation| of trace length with {label}",
+        f"|rank correlation| of {text} length with {label}",
         None if rho is None else round(abs(rho), 6),
         "<=",
         limit,
         detail=f"{detail}; median characters: {medians}",
-        fix="Rewrite the traces to one length distribution for every label and every batch, then audit again",
+        fix=f"Rewrite the {_plural(text)} to one length distribution for every label and every batch, then audit again",
         enough=told and not chance,
     )
+
+
+def _plural(text: str) -> str:
+    return text if text.endswith("ing") else f"{text}s"
 
 
 def rank_correlation(lengths: np.ndarray, label: np.ndarray) -> tuple[float | None, float]:
@@ -142,28 +183,38 @@ def _medians(sample: pl.DataFrame, column: str) -> str:
 def surface_shortcuts(view: pl.DataFrame, limits: Limits) -> list[Check]:
     """Balanced accuracy with which a cross-validated logistic model guesses a label without reading the texts.
 
-    Two models for each of noise, sign, large or small update, and kind of information: one sees the trace length alone,
-    one every surface feature (`surface_features`). Above the limit it is *fail*, or *cannot tell* within luck. A null limit
-    (a world whose sentences are templates) reports the number.
+    Two models for each label that is a name (and for noise, sign, large or small update, and kind of information): one
+    sees the text's length alone, one every surface feature (`surface_features`). Above the limit it is *fail*, or
+    *cannot tell* within luck. A null limit (a world whose sentences are templates) reports the number.
     """
-    sample = sampled(view, MODEL_ROWS)
+    sample = sampled(view.filter(pl.any_horizontal(_labelled(view, limits))), MODEL_ROWS)
     if sample.height < 2:
         features, names = None, []
     else:
-        features, names = surface_features(sample)
-    length = sample["trace"].str.len_chars().to_numpy().reshape(-1, 1)
+        features, names = surface_features(sample, limits.argument)
+    length = sample[limits.argument].str.len_chars().fill_null(0).to_numpy().reshape(-1, 1)
     checks = []
-    for label, kept, target in _targets(sample):
+    for label, kept, target in _targets(sample, limits):
         rows = kept.to_numpy()
         values = target.filter(kept).to_numpy()
-        checks.append(_shortcut(label, "trace length alone", length[rows], values, limits, []))
+        checks.append(_shortcut(label, f"{limits.argument} length alone", length[rows], values, limits, []))
         seen = None if features is None else features[rows]
         checks.append(_shortcut(label, "surface features", seen, values, limits, names))
     return checks
 
 
-def _targets(sample: pl.DataFrame) -> list[tuple[str, pl.Series, pl.Series]]:
-    """(label, which rows have it, its classes as text) of each label that a shortcut could lead to."""
+def _labelled(view: pl.DataFrame, limits: Limits) -> list[pl.Expr]:
+    """In which rows there is a label to guess: all of them in a family whose every row has one."""
+    if isinstance(limits, AssessmentLimits):
+        return [pl.lit(True)]
+    return [pl.col(column).is_not_null() for column in _named_labels(view, limits).values()] or [pl.lit(False)]
+
+
+def _targets(sample: pl.DataFrame, limits: Limits) -> list[tuple[str, pl.Series, pl.Series]]:
+    """(label, which rows have it, its classes) of each label that a shortcut could lead to."""
+    if not isinstance(limits, AssessmentLimits):
+        named = _named_labels(sample, limits)
+        return [(name, sample[column].is_not_null(), sample[column]) for name, column in named.items()]
     signal = (~sample["noise"]).fill_null(False)
     signed = (sample["sign"] != 0).fill_null(False)
     size = sample["size"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from data_contracts.limits import Limits
+from data_contracts.limits import AssessmentLimits, Limits
 from data_contracts.shortcuts import sampled
 from data_contracts.verdict import Check, check, report
 
@@ -39,7 +39,8 @@ class Pair:
 
 
 def repeats(view: pl.DataFrame, limits: Limits) -> list[Check]:
-    """Near-duplicate inputs within a table, and inputs that say the same but are answered differently.
+    """Near-duplicate inputs within a table and, where answers have a sign, inputs that say the same but are answered
+    differently.
 
     Both look at the sample. Near-duplicates: Jaccard similarity of word shingles above the limit (null: the inputs are
     templates; the largest is reported). Contradictory: the same words
@@ -57,7 +58,7 @@ def repeats(view: pl.DataFrame, limits: Limits) -> list[Check]:
     else:
         fix = "Keep one row of each pair, or reword one: an input counted twice is learned twice"
         first = check(near, nearest, "<=", limit, detail=shown, fix=fix, enough=enough)
-    return [first, _contradictory(sample, looked)]
+    return [first, _contradictory(sample, looked)] if isinstance(limits, AssessmentLimits) else [first]
 
 
 def _contradictory(sample: pl.DataFrame, looked: str) -> Check:
@@ -143,7 +144,7 @@ def largest_similarity(inputs: pl.Series, new_inputs: pl.Series) -> tuple[float,
         if jaccard[row, other] > best[0]:
             best = (float(jaccard[row, other]), int(row), start + int(other))
     similarity, row, other = best
-    return round(similarity, 6), f"held-out row {row + 1} and training row {other + 1}: {_headline(new_inputs[row])}"
+    return round(similarity, 6), f"held-out row {row + 1} and training row {other + 1}: {_shown(new_inputs[row])}"
 
 
 def _shingles(texts: pl.Series) -> tuple[csr_matrix, np.ndarray]:
@@ -163,5 +164,5 @@ def _shingles(texts: pl.Series) -> tuple[csr_matrix, np.ndarray]:
     return vectors, np.asarray(vectors.sum(axis=1)).ravel()
 
 
-def _headline(text: str) -> str:
+def _shown(text: str) -> str:
     return repr(text[:80])

@@ -31,22 +31,17 @@ COUNTED = {
 }
 
 
-def surface_features(view: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """(rows, features) float64 and the features' names, from `trace`, `input` and `source_batch` of an audit view.
+def surface_features(view: pl.DataFrame, text: str) -> tuple[np.ndarray, list[str]]:
+    """(rows, features) float64 and the features' names, from the column `text`, `input` and `source_batch` of an audit view.
 
     Columns that never vary are left out. Words and skeletons are one column for each frequent value.
     """
-    texts = {"trace": pl.col("trace"), "input": pl.col("input")}
     counts = view.select(
-        **{
-            f"{text} {name}": expression
-            for text, column in texts.items()
-            for name, expression in _counts(column).items()
-        }
+        **{f"{one} {name}": cells for one in (text, "input") for name, cells in _counts(pl.col(one)).items()}
     )
     seen = view.select(
-        _first("trace"), _last("trace"), _first("input"), _last("input"),
-        _skeleton("trace").alias("trace skeleton"), _skeleton("input").alias("input skeleton"),
+        _first(text), _last(text), _first("input"), _last("input"),
+        _skeleton(text).alias(f"{text} skeleton"), _skeleton("input").alias("input skeleton"),
         pl.col("source_batch").alias("source batch"),
     )  # fmt: skip
     values = counts.hstack([one for name in seen.columns for one in _frequent(seen[name])])

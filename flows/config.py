@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -29,8 +30,8 @@ from tasks.validate_dataset import ValidateConfig
 CONFIGS_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 
 
-class FinetuneConfig(Settings):
-    """Everything about one fine-tune: one block a stage."""
+class RunConfig(Settings):
+    """What every flow's configuration begins with."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,60}$")
     """Name of the run and of its release folder, in lower case, digits, dots and dashes."""
@@ -44,6 +45,40 @@ class FinetuneConfig(Settings):
     """A stage that shows no progress for so long is killed and fails, in seconds."""
     wall_clock_s: float = Field(default=86_400, gt=0)
     """A stage that runs longer than this is killed and fails, in seconds."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _known_recipe(cls, value: str) -> str:
+        if value not in RECIPES:
+            raise ValueError(f"allowed: {', '.join(RECIPES)}")
+        return value
+
+    def run(self) -> Run:
+        """What all stages of this run share."""
+        names = ("name", "recipe", "store", "no_progress_s", "wall_clock_s")
+        return Run(**{name: getattr(self, name) for name in names})
+
+    def problems(self) -> list[str]:
+        """What a type cannot know: contract files, llama.cpp, room on the disk. Each flow adds its own."""
+        loaders = {
+            "recipe (gates)": lambda: load_gates(self.recipe),
+            "recipe (prompt)": lambda: load_prompt(self.recipe),
+            "export": llama_cpp_folder,
+        }
+        problems = _loading(loaders)
+        if (free_gib := _free_gib(Path(self.store))) < self.min_free_gib:
+            problems.append(
+                f"  store: {free_gib:.1f} GiB free where {self.store!r} lies, min_free_gib is {self.min_free_gib:g}. "
+                "Free some space or set store to a larger disk."
+            )
+        return problems
+
+
+class FinetuneConfig(RunConfig):
+    """Everything about one fine-tune: one block a stage."""
+
+    flow: Literal["finetune"] = "finetune"
+    """Which flow the file is for."""
     base: BaseConfig
     dataset: DatasetConfig = DatasetConfig()
     validate_rows: ValidateConfig = ValidateConfig()
@@ -60,25 +95,29 @@ class FinetuneConfig(Settings):
             return {**values, "publish": {"name": values.get("name", ""), **publish}}
         return values
 
-    @field_validator("recipe")
-    @classmethod
-    def _known_recipe(cls, value: str) -> str:
-        if value not in RECIPES:
-            raise ValueError(f"allowed: {', '.join(RECIPES)}")
-        return value
-
-    def run(self) -> Run:
-        """What all stages of this run share."""
-        names = ("name", "recipe", "store", "no_progress_s", "wall_clock_s")
-        return Run(**{name: getattr(self, name) for name in names})
+    def problems(self) -> list[str]:
+        """All that is wrong before anything runs, each with its field."""
+        return [
+            *super().problems(),
+            *limits_problems(self.recipe, "validate_rows.limits", self.validate_rows.limits),
+            *training_problems("train", self.train),
+            *release_problems(self.publish, self.export),
+        ]
 
 
-def profiles() -> list[str]:
-    """Every configuration that ships, as recipe/profile."""
-    return sorted(p.relative_to(CONFIGS_FOLDER).with_suffix("").as_posix() for p in CONFIGS_FOLDER.glob("*/*.yaml"))
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 
-def profile_path(profile: str) -> Path:
+def profiles(flow: str = "finetune") -> list[str]:
+    """Every configuration of a flow that ships, as recipe/profile."""
+    found = {
+        path.relative_to(CONFIGS_FOLDER).with_suffix("").as_posix(): yaml.safe_load(path.read_text("utf-8"))
+        for path in CONFIGS_FOLDER.glob("*/*.yaml")
+    }
+    return sorted(name for name, values in found.items() if values.get("flow", "finetune") == flow)
+
+
+def profile_path(profile: str, flow: str = "finetune") -> Path:
     """The YAML file of a profile name ("signals/nano") or of a path to one.
 
     Raises:
@@ -87,15 +126,21 @@ def profile_path(profile: str) -> Path:
     for path in (Path(profile), CONFIGS_FOLDER / f"{profile}.yaml"):
         if path.is_file():
             return path
-    raise ConfigError(f"config: there is no file {profile!r}. Give a path, or one of: {', '.join(profiles())}.")
+    raise ConfigError(f"config: there is no file {profile!r}. Give a path, or one of: {', '.join(profiles(flow))}.")
 
 
-def load_config(path: Path, changes: dict[str, Any] | None = None) -> FinetuneConfig:
-    """Read and check a configuration; `changes` are dotted names and new values, as given on the command line.
+def load_config(
+    path: Path,
+    changes: dict[str, Any] | None = None,
+    kind: type[ConfigT] = FinetuneConfig,
+) -> ConfigT:
+    """Read and check the configuration of one kind of flow; `changes` are dotted names and new values, as given on the
+    command line.
 
     Raises:
-        ConfigError: all unknown keys, wrong types, impossible values and missing files at once.
+        ConfigError: all unknown keys, wrong types, impossible values and missing files at once; a file for another flow.
     """
+    flow = str(kind.model_fields["flow"].default)
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except yaml.YAMLError as error:
@@ -103,53 +148,58 @@ def load_config(path: Path, changes: dict[str, Any] | None = None) -> FinetuneCo
             f"config: {path.name} is not YAML: {' '.join(str(error).split())}. Correct that line."
         ) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"config: {path.name} holds no settings. Start from one of: {', '.join(profiles())}.")
+        raise ConfigError(f"config: {path.name} holds no settings. Start from one of: {', '.join(profiles(flow))}.")
+    if (meant := values.get("flow", "finetune")) != flow:
+        raise ConfigError(
+            f"config: {path.name} is for the flow {meant}, not {flow}. Run: python -m flows {meant} {path}"
+        )
     for name, value in (changes or {}).items():
         _set(values, name.split("."), value)
     problems: list[str] = []
     try:
-        config = FinetuneConfig.model_validate(values)
+        config = kind.model_validate(values)
     except ValidationError as error:
-        problems = [_sentence(one) for one in error.errors()]
+        problems = [_sentence(one, kind) for one in error.errors()]
         raise ConfigError(
             [f"config: {path.name} has {len(problems)} problem(s). Nothing was run.", *problems]
         ) from None
-    problems = config_problems(config)
-    if problems:
+    if problems := config.problems():
         raise ConfigError([f"config: {path.name} has {len(problems)} problem(s). Nothing was run.", *problems])
     return config
 
 
-def config_problems(config: FinetuneConfig) -> list[str]:
-    """What a type cannot know: contract files, room on the disk, quantisations that were not asked for."""
+def limits_problems(recipe: str, field: str, limits: str) -> list[str]:
+    """What is wrong with a profile of limits, with `field` in front."""
+    return _loading({field: lambda: load_limits(recipe, limits)})
+
+
+def training_problems(field: str, train: TrainConfig) -> list[str]:
+    """Packages that a block of training settings needs and this machine lacks."""
+    needed = {"unsloth": train.engine == "unsloth", "bitsandbytes": train.base_precision == "nf4"}
+    return [
+        f"  {field}: {package} is not installed. Run: python deployments/setup.py --with dev --with unsloth"
+        for package, wanted in needed.items()
+        if wanted and find_spec(package) is None
+    ]
+
+
+def release_problems(publish: PublishConfig, export: ExportConfig) -> list[str]:
+    """A quantisation to serve that nobody makes."""
+    if publish.serve_quantization in export.names:
+        return []
+    return [
+        f"  publish.serve_quantization: found {publish.serve_quantization!r}. Allowed: what export.quantizations "
+        f"makes, {', '.join(export.names)}."
+    ]
+
+
+def _loading(loaders: dict[str, Callable[[], object]]) -> list[str]:
     problems = []
-    loaders = {
-        "validate_rows.limits": lambda: load_limits(config.recipe, config.validate_rows.limits),
-        "recipe (gates)": lambda: load_gates(config.recipe),
-        "recipe (prompt)": lambda: load_prompt(config.recipe),
-        "export": llama_cpp_folder,
-    }
     for field, load in loaders.items():
         try:
             load()
         except ConfigError as error:
             problems += [f"  {field}: {one}" for one in error.problems]
-    needed = {"unsloth": config.train.engine == "unsloth", "bitsandbytes": config.train.base_precision == "nf4"}
-    for package in [name for name, wanted in needed.items() if wanted and find_spec(name) is None]:
-        problems.append(
-            f"  train: {package} is not installed. Run: python deployments/setup.py --with dev --with unsloth"
-        )
-    if config.publish.serve_quantization not in config.export.names:
-        problems.append(
-            f"  publish.serve_quantization: found {config.publish.serve_quantization!r}. Allowed: what export.quantizations "
-            f"makes, {', '.join(config.export.names)}."
-        )
-    free_gib = _free_gib(Path(config.store))
-    if free_gib < config.min_free_gib:
-        problems.append(
-            f"  store: {free_gib:.1f} GiB free where {config.store!r} lies, min_free_gib is {config.min_free_gib:g}. "
-            "Free some space or set store to a larger disk."
-        )
     return problems
 
 
@@ -168,11 +218,11 @@ def _set(values: dict, names: list[str], value: Any) -> None:
     values[names[-1]] = value
 
 
-def _sentence(error: dict) -> str:
+def _sentence(error: dict, kind: type[BaseModel]) -> str:
     """`  field: found value. What is allowed.`"""
     field = ".".join(str(part) for part in error["loc"]) or "config"
     if error["type"] == "extra_forbidden":
-        return f"  {field}: unknown setting. Allowed here: {', '.join(_siblings(error['loc'])) or 'none'}."
+        return f"  {field}: unknown setting. Allowed here: {', '.join(_siblings(error['loc'], kind)) or 'none'}."
     if error["type"] == "missing":
         return f"  {field}: missing. Add it."
     shown = _shown(field, error.get("input"))
@@ -186,8 +236,8 @@ def _shown(field: str, value: Any) -> str:
     return "<hidden>" if secret or (isinstance(value, str) and len(value) > 60) else repr(value)
 
 
-def _siblings(location: tuple) -> list[str]:
-    model: type[BaseModel] | None = FinetuneConfig
+def _siblings(location: tuple, kind: type[BaseModel]) -> list[str]:
+    model: type[BaseModel] | None = kind
     for part in location[:-1]:
         model = _block(model.model_fields[part].annotation) if model and part in model.model_fields else None
     return sorted(model.model_fields) if model else []

@@ -18,18 +18,24 @@ from tasks.core.errors import PlumblineError
 from tasks.core.stage import Outcome, Run, Stage
 
 _LOG_EVERY_S = 10.0
+_NAME_CHARS = 17
+"""Room for the longest name of a stage; that of a part's stage may run over."""
 
 
 class Pipeline:
     """`pipeline(stage, config, name=artifact, ...) -> Artifact`; `outcomes` holds how each stage went."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, outcomes: list[Outcome] | None = None) -> None:
         self.run = run
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[Outcome] = [] if outcomes is None else outcomes
         tell_errors_plainly()
 
+    def part(self, name: str) -> Pipeline:
+        """The same run, for one of its models: its stages are shown, and remembered, under the part's name."""
+        return Pipeline(self.run.model_copy(update={"part": name}), self.outcomes)
+
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Artifact) -> Artifact:
-        with _Shown(stage.name) as shown:
+        with _Shown(f"{self.run.part} {stage.name}".strip()) as shown:
             outcome = run_stage(stage, self.run, config, shown.beat, **inputs)
             self.outcomes.append(outcome)
             shown.done(outcome)
@@ -45,7 +51,7 @@ class _Shown(AbstractContextManager):
         self.last_line_s = time.monotonic()
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description:<17}"),
+            TextColumn(f"{{task.description:<{_NAME_CHARS}}}"),
             BarColumn(24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -70,15 +76,12 @@ class _Shown(AbstractContextManager):
 
     def done(self, outcome: Outcome) -> None:
         self.bar.stop()
+        name = f"{self.name:<{_NAME_CHARS}}"
         if outcome.reused:
-            line = (
-                f"{self.name:<17} reused   {outcome.seconds:6.1f} s  {len(outcome.artifact.files)} files hashed again"
-            )
+            line = f"{name} reused   {outcome.seconds:6.1f} s  {len(outcome.artifact.files)} files hashed again"
         else:
-            because = "; ".join(outcome.because[:2]) + (
-                f"; and {len(outcome.because) - 2} more" if len(outcome.because) > 2 else ""
-            )
-            line = f"{self.name:<17} built    {outcome.seconds:6.1f} s  {because}"
+            more = f"; and {len(outcome.because) - 2} more" if len(outcome.because) > 2 else ""
+            line = f"{name} built    {outcome.seconds:6.1f} s  {'; '.join(outcome.because[:2])}{more}"
         if self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False)
         else:

@@ -36,6 +36,10 @@ class BaseConfig(Settings):
     """Commit, tag or branch; resolved to a commit once and recorded. Pin the 40-digit commit for repeatable runs."""
     pretraining_rows: int = Field(default=4800, ge=16)
     """nano: rows of its pre-training, each seen once."""
+    hidden_size: int = Field(default=192, ge=96, le=960, multiple_of=96)
+    """nano: width of the model. 192 with 4 layers has two million parameters."""
+    layers: int = Field(default=4, ge=1, le=16)
+    """nano: transformer blocks."""
     batch_rows: int = Field(default=16, ge=1)
     """nano: rows of a pre-training step."""
     peak_learning_rate: float = Field(default=3e-3, gt=0)
@@ -64,6 +68,8 @@ def _train_nano(config: BaseConfig, job: Job) -> dict:
         rows,
         job.out,
         lambda done, total, numbers: job.beat(done, total, numbers),
+        hidden_size=config.hidden_size,
+        n_layers=config.layers,
         batch_rows=config.batch_rows,
         peak_learning_rate=config.peak_learning_rate,
         seed=config.seed,

@@ -1,7 +1,8 @@
 """Assemble the release folder and publish it, to a folder always and to the Hub when asked.
 
-Reads:    base, dataset, rows, adapter, merged, gguf, evaluation, and the manifest of each.
-Writes:   model/, gguf/, Modelfile, README.md, leaderboard.json, heldout.jsonl, manifest.json, report.html.
+Reads:    base, dataset, rows, adapter, merged, gguf, evaluation, and the manifest of each; a panel's judgement if there is one.
+Writes:   model/, gguf/, Modelfile, README.md, leaderboard.json, heldout.jsonl, manifest.json, report.html; board/, the
+          judgement's files.
 Verifies: the verdict passed; the files are those that were evaluated; model/ and every GGUF load from the release and
           answer the golden prompts as they did in the evaluation; on the Hub, the same of what the commit holds,
           downloaded into an empty cache.
@@ -29,6 +30,9 @@ from tasks.release.leaderboard import leaderboard_json
 from tasks.release.modelfile import render_modelfile
 from tasks.release.report import render_report
 from tasks.release.special_tokens import read_chat_template, read_special_tokens
+
+BOARD = "judgement"
+"""The optional input that becomes the release's folder board/."""
 
 
 class PublishConfig(Settings):
@@ -101,6 +105,8 @@ def _write_release(config: PublishConfig, job: Job, release: ReleaseData) -> Non
     _text(out / "report.html", render_report(release))
     _text(out / "leaderboard.json", json.dumps(leaderboard_json(release), indent=1, ensure_ascii=False) + "\n")
     shutil.copyfile(job.inputs["rows"] / "heldout.jsonl", out / "heldout.jsonl")
+    if BOARD in job.inputs:
+        shutil.copytree(job.inputs[BOARD], out / "board", ignore=shutil.ignore_patterns("manifests"))
     lineage = {role: json.loads(path.read_text("utf-8")) for role, path in job.manifests.items()}
     _text(out / "manifest.json", json.dumps(lineage, indent=1, sort_keys=True) + "\n")
 
@@ -158,9 +164,18 @@ def _same_files(job: Job) -> list[Check]:
             True,
             detail=f"{len(merged)} files",
         ),
+        *_same_board(job),
         check("pickles and code in the release", len(pickles), "==", 0, detail=", ".join(pickles[:3])),
         report("files in the release", len(hash_folder(job.out))),
     ]
+
+
+def _same_board(job: Job) -> list[Check]:
+    if BOARD not in job.inputs:
+        return []
+    judged = hash_folder(job.inputs[BOARD])
+    same = hash_folder(job.out / "board") == judged
+    return [check("released board equal to the panel's judgement", same, "==", True, detail=f"{len(judged)} files")]
 
 
 def golden_checks(config: PublishConfig, job: Job, release: Path, where: str) -> list[Check]:

@@ -11,17 +11,16 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from data_contracts import prose
-from data_contracts.proofkit import claims
-from data_contracts.proofkit.output import SCHEMAS, Readiness
+from data_contracts import anchoring, prose
+from data_contracts.proofkit import claims, statements
+from data_contracts.proofkit.output import SCHEMAS
 
 TASKS = ("draft", "revise", "review", "talking_points", "scenario", "bullets", "post")
 VOICES = ("plain", "warm", "brisk", "precise")
-READINESS = get_args(Readiness)
 
 _ALWAYS = ("role", "artifact_type", "company", "constraint", "skills", "answers")
 COLUMNS: dict[str, frozenset[str]] = {
@@ -37,15 +36,14 @@ COLUMNS: dict[str, frozenset[str]] = {
     }.items()
 }
 """Task -> the columns that its prompt shows; every other column of the prompt is null in such a row."""
-PROMPT_COLUMNS = tuple(
-    "role artifact_type section company constraint stakes skills profile voice answers draft rubric".split()
-)
+PROMPT_COLUMNS = (
+    "role", "artifact_type", "section", "company", "constraint", "stakes",
+    "skills", "profile", "voice", "answers", "draft", "rubric",
+)  # fmt: skip
+"""In the order in which a prompt shows them."""
 APPLICANT = ("answers", "draft")
 """What the applicant typed: where anchors come from."""
 ANCHOR_MARK = " | "
-MOST_ANCHORS = 12
-_FIRST_MARK = 0xE001
-"""Private-use characters stand for anchors while sentences are told apart."""
 LENGTH_WORDS: dict[str, tuple[int, int]] = {
     "draft": (25, 350),
     "revise": (25, 350),
@@ -58,11 +56,9 @@ LENGTH_WORDS: dict[str, tuple[int, int]] = {
 """Fewest and most words of an answer, headings left out. Wide on purpose: a gate of sanity, which small models pass with
 short texts; limits.yaml asks more of a set that is to teach writing."""
 
-PLACEHOLDER_TITLES = frozenset(("title", "heading", "section", "scenario", "scenario title", "challenge", "untitled", "tbd", "text"))  # fmt: skip
-MIN_OTHER_WORDS = 4
-"""Words that a sentence must have beside the anchors in it, ..."""
-OTHER_WORDS_AN_ANCHOR = 3
-"""... and this many for each: an anchor in a bare list is pasted, not used, and a model that may paste learns to append."""
+PLACEHOLDER_TITLES = frozenset(
+    ("title", "heading", "section", "scenario", "scenario title", "challenge", "untitled", "tbd", "text")
+)
 
 
 class Answer:
@@ -81,7 +77,7 @@ class Answer:
         """The texts in it: every string of a JSON answer, else the whole. None of one that cannot be read."""
         if self.task not in SCHEMAS:
             return [self.text]
-        return [] if isinstance(self.parsed, str) else list(_strings(self.parsed.model_dump()))
+        return [] if isinstance(self.parsed, str) else list(strings(self.parsed.model_dump()))
 
     @cached_property
     def sentences(self) -> list[list[str]]:
@@ -135,11 +131,12 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _strings(value: Any) -> list[str]:
+def strings(value: Any) -> list[str]:
+    """Every text in a parsed answer, in order."""
     if isinstance(value, str):
         return [value]
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [one for part in parts for one in _strings(part)]
+    return [one for part in parts for one in strings(part)]
 
 
 def judge(row: Mapping[str, Any], text: str) -> dict[str, str]:
@@ -177,7 +174,7 @@ def _fictional_context(answer: Answer) -> str:
             if not company.search(sentence):
                 continue
             named = True
-            if any(claims.calls_fictional(one, company) for one in field[max(0, place - 1) : place + 2]):
+            if any(statements.calls_fictional(one, company) for one in field[max(0, place - 1) : place + 2]):
                 return ""
     if not named:
         return f"the company {answer.row['company']!r} is not named in any sentence"
@@ -188,25 +185,24 @@ def _assumptions(answer: Answer) -> str:
     for field in answer.sentences:
         for place, sentence in enumerate(field):
             following = field[place + 1] if place + 1 < len(field) else ""
-            for stated in claims.assumed(sentence, following):
+            for stated in statements.assumed(sentence, following):
                 some = prose.words(stated)
-                if claims.has_content(some) and not answer.copied(some):
+                if statements.has_content(some) and not answer.copied(some):
                     return ""
     return "no sentence states an assumption of its own"
 
 
 def _tradeoff(answer: Answer) -> str:
     for field in answer.sentences:
-        if any(claims.weighs(one) and not answer.copied(prose.words(one)) for one in field):
+        if any(statements.weighs(one) and not answer.copied(prose.words(one)) for one in field):
             return ""
     return "no sentence says what is given up for what"
 
 
 def _disclosure(answer: Answer) -> str:
     for field in answer.sentences:
-        for place, sentence in enumerate(field):
-            if claims.discloses(sentence) or claims.discloses(" ".join(field[place : place + 2])):
-                return ""
+        if any(statements.discloses(field[place : place + 2]) for place in range(len(field))):
+            return ""
     return "no sentence says that it is a practice piece and not real client work or employment"
 
 
@@ -229,40 +225,7 @@ def _valid_json(answer: Answer) -> str:
 
 
 def _anchors(answer: Answer) -> str:
-    anchors = anchors_of(answer.row)
-    if not anchors:
-        return "the row names no anchor"
-    used, seen = _used_anchors(answer, anchors)
-    if lost := [one for index, one in enumerate(anchors) if index not in seen]:
-        return f"lacks the anchor {', '.join(map(repr, lost))}"
-    if listed := [one for index, one in enumerate(anchors) if index not in used]:
-        return f"lists the anchor {', '.join(map(repr, listed))} and does not use it in a sentence"
-    return ""
-
-
-def _used_anchors(answer: Answer, anchors: list[str]) -> tuple[set[int], set[int]]:
-    """Indices of the anchors that a sentence uses, and of those that stand in the text at all."""
-    used: set[int] = set()
-    seen: set[int] = set()
-    longest_first = sorted(range(len(anchors)), key=lambda index: -len(anchors[index]))
-    for field in answer.fields:
-        marked = field
-        for index in longest_first:  # before sentences are told apart: an anchor may hold a full stop
-            marked = prose.standing(anchors[index]).sub(f" {chr(_FIRST_MARK + index)} ", marked)
-        seen |= _marks(marked)
-        for sentence in prose.sentences(marked):
-            held, others = _marks(sentence), prose.words(sentence)
-            if (
-                held
-                and len(others) >= max(MIN_OTHER_WORDS, OTHER_WORDS_AN_ANCHOR * len(held))
-                and prose.is_prose(others)
-            ):
-                used |= held
-    return used, seen
-
-
-def _marks(text: str) -> set[int]:
-    return {ord(one) - _FIRST_MARK for one in text if _FIRST_MARK <= ord(one) < _FIRST_MARK + MOST_ANCHORS}
+    return anchoring.problem(answer.fields, anchors_of(answer.row))
 
 
 _EVERY = frozenset(TASKS)

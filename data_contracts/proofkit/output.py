@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 Readiness = Literal["ready", "almost ready", "not ready"]
+READINESS = get_args(Readiness)
 Level = Annotated[int, Field(ge=1, le=5)]
 """1 is poor, 5 is excellent."""
 Sentence = Annotated[str, Field(min_length=1, pattern=r"\S")]

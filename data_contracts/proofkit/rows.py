@@ -13,22 +13,70 @@ import polars as pl
 from pandera.api.polars.types import PolarsData
 
 from data_contracts import markers, prose
-from data_contracts.contract import EMPTY_CELL
+from data_contracts.anchoring import MOST_ANCHORS
+from data_contracts.limits import WritingLimits
 from data_contracts.proofkit import house_rules
 from data_contracts.proofkit.house_rules import (
+    ANCHOR_MARK,
     APPLICANT,
     COLUMNS,
     GATES,
-    MOST_ANCHORS,
     PROMPT_COLUMNS,
     TASKS,
     VOICES,
 )
-from data_contracts.proofkit.output import SCHEMAS
+from data_contracts.proofkit.output import READINESS, SCHEMAS, Review
 
 LINE_COLUMNS = ("role", "artifact_type", "section", "company", "constraint", "stakes", "skills", "profile", "rubric")
 """Columns that stand on one line of the prompt."""
 JSON_TASK = pl.col("task").is_in(list(SCHEMAS))
+
+
+CLASSES = TASKS
+"""Kinds of rows whose lengths the page draws side by side; `row_class` in the audit's view."""
+CHOICES = {"task": TASKS, "voice": VOICES, "readiness": READINESS}
+"""Columns, and labels of the view, that the page draws as bars."""
+SLOTS = ("role", "artifact_type", "section", "company", "constraint", "stakes", "profile", "rubric")
+"""Columns whose values a template would fill in; `skills` are slots one by one."""
+
+
+def audited(frame: pl.DataFrame) -> pl.DataFrame:
+    """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit.py, writing.py)."""
+    read = pl.DataFrame([_read(*row) for row in frame.select("task", "target").iter_rows()], schema=_READ, orient="row")
+    lists = frame.select(
+        "task",
+        "source_batch",
+        anchors=pl.col("anchors").str.split(ANCHOR_MARK),
+        slots=pl.concat_list(*SLOTS, pl.col("skills").str.split(", ")).list.drop_nulls(),
+        given=pl.concat_str(*PROMPT_COLUMNS, separator="\n", ignore_nulls=True),
+        input=pl.concat_str("task", *PROMPT_COLUMNS, separator="\n", ignore_nulls=True),
+        row_class="task",
+    )
+    return lists.hstack(read)
+
+
+_READ = {
+    "target": pl.String,
+    "reasoning": pl.String,
+    "label_readiness": pl.String,
+    "label_specificity": pl.Int64,
+    "label_evidence": pl.Int64,
+    "label_honesty": pl.Int64,
+}
+
+
+def _read(task: str | None, target: str | None) -> tuple:
+    """The text of a target, then the reasoning and the labels of a review; the raw target where it cannot be read."""
+    if task not in SCHEMAS or target is None:
+        return target, None, None, None, None, None
+    found = house_rules.read_json(task, target)
+    if isinstance(found, str):
+        return target, None, None, None, None, None
+    text = "\n".join(house_rules.strings(found.model_dump()))
+    if not isinstance(found, Review):
+        return text, None, None, None, None, None
+    scores = found.scores
+    return text, found.reasoning, found.readiness, scores.specificity, scores.evidence, scores.honesty
 
 
 def _by_row(data: PolarsData, rule: Callable[[dict], bool], *columns: str) -> pl.LazyFrame:
@@ -155,9 +203,18 @@ class ProofkitRow(pa.DataFrameModel):
         return data.lazyframe.select(pl.col(data.key).str.contains(r"^\s*[\p{Lu}\d$€£].*[.!?]\s*$|^\s*$"))
 
     @pa.check(
-        *LINE_COLUMNS, "answers", "draft", "anchors", "target",
-        error="holds a chat marker, a think tag or a channel name; cut the text out of the raw answer again",
-    )  # fmt: skip
+        *LINE_COLUMNS,
+        "answers",
+        "draft",
+        "anchors",
+        error="holds chat-control text such as '<|' or '</think>'; drop the row",
+    )
+    def no_chat_control(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, markers.CHAT_CONTROL)
+
+    @pa.check(
+        "target", error="holds a think tag, a chat marker or a channel name; cut the answer out of the raw text again"
+    )
     def no_marker(cls, data: PolarsData) -> pl.LazyFrame:
         return _lacks(data, markers.ANY_MARKER)
 
@@ -237,7 +294,7 @@ def _listed_apart(row: dict) -> bool:
 
 def _stand_in(row: dict, columns: tuple[str, ...] | list[str], quantifier: Callable) -> bool:
     text = "\n".join(row[name] for name in columns if row[name] is not None)
-    return quantifier(prose.standing(one).search(text) for one in house_rules.anchors_of(row))
+    return quantifier(prose.stands(one, text) for one in house_rules.anchors_of(row))
 
 
 def _is_canonical(row: dict) -> bool:
@@ -253,4 +310,5 @@ def _is_canonical(row: dict) -> bool:
 ROWS = ProofkitRow
 """The name under which every contract folder exports its row contract."""
 
-__all__ = ["EMPTY_CELL", "ROWS"]
+LIMITS = WritingLimits
+"""What its sets are held to: the family of limits whose numbers limits.yaml gives."""

@@ -13,6 +13,7 @@ from pandera.api.polars.types import PolarsData
 
 from data_contracts import markers
 from data_contracts.contract import EMPTY_CELL
+from data_contracts.limits import AssessmentLimits
 from data_contracts.signals.conclusions import concluded as concluded  # the audit looks for it here
 from data_contracts.signals.output import ErrorCode, InformationType
 
@@ -23,6 +24,8 @@ INFORMATION_TYPES = list(get_args(InformationType))
 SIGNAL_KINDS = [one for one in INFORMATION_TYPES if one != "unrelated"]
 """The kinds that a row which is no noise can have; `kind` in the audit's view."""
 ERROR_CODES = list(get_args(ErrorCode))
+CLASSES = ("noise", "YES more likely", "YES less likely", "no direction", "malformed")
+"""Kinds of rows whose lengths the page draws side by side; `row_class` in the audit's view."""
 ANSWER = ("relevance", "direction", "magnitude", "source_credibility", "information_type", "novelty")
 """The columns of the answer; all are empty in a malformed row, whose answer is the error."""
 MALFORMED = pl.col("error_code").is_not_null()
@@ -37,6 +40,7 @@ def audited(frame: pl.DataFrame) -> pl.DataFrame:
         "trace",
         "source_batch",
         malformed=malformed,
+        row_class=_row_class(malformed),
         input=pl.format("{}\n{}", "headline", "question"),
         noise=NOISE,
         sign=pl.col("direction").sign().cast(pl.Int8),
@@ -48,6 +52,20 @@ def audited(frame: pl.DataFrame) -> pl.DataFrame:
         label_magnitude="magnitude",
         label_source_credibility="source_credibility",
         label_novelty="novelty",
+    )
+
+
+def _row_class(malformed: pl.Expr) -> pl.Expr:
+    return (
+        pl.when(malformed.fill_null(False))
+        .then(pl.lit("malformed"))
+        .when(NOISE)
+        .then(pl.lit("noise"))
+        .when(pl.col("direction") > 0)
+        .then(pl.lit("YES more likely"))
+        .when(pl.col("direction") < 0)
+        .then(pl.lit("YES less likely"))
+        .otherwise(pl.lit("no direction"))
     )
 
 
@@ -212,3 +230,6 @@ class SignalRow(pa.DataFrameModel):
 
 ROWS = SignalRow
 """The name under which every contract folder exports its row contract."""
+
+LIMITS = AssessmentLimits
+"""What its sets are held to: the family of limits whose numbers limits.yaml gives."""

@@ -152,6 +152,7 @@ def run_stage(
     run_task = task(
         work,
         name=stage.name,
+        task_run_name=f"{stage.name}{run.part and f' ({run.part})'}",
         cache_policy=policy,
         persist_result=True,
         result_storage=store.root / "results",
@@ -167,4 +168,4 @@ def run_stage(
     if not built:
         remember(stage, run, store, parts, artifact)
     because = store.manifest(artifact)["rebuilt_because"] if built else []
-    return Outcome(stage.name, artifact, not built, seconds, because)
+    return Outcome(stage.name, artifact, not built, seconds, because, run.part)

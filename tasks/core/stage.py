@@ -37,6 +37,8 @@ class Run(BaseModel):
 
     name: str
     """Name of the pipeline, and of its release folder."""
+    part: str = ""
+    """Which of several models of one run a stage is called for (teacher, student, ...); empty where there is one."""
     recipe: str
     store: str
     """Folder of the artifact store."""
@@ -130,6 +132,8 @@ class Outcome:
     reused: bool
     seconds: float
     because: list[str]
+    part: str = ""
+    """As `Run.part`."""
 
 
 def build(
@@ -173,6 +177,7 @@ def _build(stage, run, config, inputs, on_beat, store: Store) -> Artifact:
         manifest = {
             "stage": stage.name,
             "run": run.name,
+            "part": run.part,
             "key": key,
             "key_parts": parts,
             "rebuilt_because": because,
@@ -223,7 +228,7 @@ def remember(stage: Stage, run: Run, store: Store, parts: dict, artifact: Artifa
 
 
 def _memory(stage: Stage, run: Run, store: Store) -> Path:
-    return store.root / "last" / run.name / f"{stage.name}.json"
+    return store.root / "last" / run.name / run.part / f"{stage.name}.json"
 
 
 def execute(stage: Stage, config: BaseModel, job: Job) -> dict:

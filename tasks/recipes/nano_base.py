@@ -22,6 +22,7 @@ PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (PAD, TURN_START, TURN_END)
 THINK_TOKENS = ("<think>", "</think>")
 MAX_POSITIONS_TOKENS = 2048
+HEAD_SIZE = 48
 IGNORED_LABEL = -100
 MAX_LENGTH_STEP_TOKENS = 20
 
@@ -88,11 +89,7 @@ def build_nano_base(
     *,
     extra_tokenizer_texts: Iterable[str] = (),
     hidden_size: int = 192,
-    mlp_size: int = 576,
     n_layers: int = 4,
-    n_heads: int = 4,
-    n_kv_heads: int = 2,
-    head_size: int = 48,
     batch_rows: int = 16,
     peak_learning_rate: float = 3e-3,
     seed: int = 42,
@@ -100,6 +97,7 @@ def build_nano_base(
 ) -> dict[str, float]:
     """Train tokenizer and model on `rows`, once over in the order given, and save both; returns what it came to.
 
+    Heads are HEAD_SIZE wide, two of them share keys and values, and the MLP is three times as wide as the model.
     Deterministic for a seed on one machine and one number of threads.
     """
     import torch
@@ -110,11 +108,11 @@ def build_nano_base(
     model = _new_model(
         tokenizer,
         hidden_size=hidden_size,
-        intermediate_size=mlp_size,
+        intermediate_size=3 * hidden_size,
         num_hidden_layers=n_layers,
-        num_attention_heads=n_heads,
-        num_key_value_heads=n_kv_heads,
-        head_dim=head_size,
+        num_attention_heads=hidden_size // HEAD_SIZE,
+        num_key_value_heads=hidden_size // HEAD_SIZE // 2,
+        head_dim=HEAD_SIZE,
     )
     encoded = [encode_row(tokenizer, chat, answer) for chat, answer in rows]
     n_steps = len(encoded) // batch_rows

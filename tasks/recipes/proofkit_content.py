@@ -77,6 +77,13 @@ class Said(_Content):
     says: DrawnText
     gist: DrawnText
 
+    @model_validator(mode="after")
+    def _nothing_new(self) -> Said:
+        shown = {slot for slots in parse(self.says).slot_sets() for slot in slots}
+        if new := {slot for slots in parse(self.gist).slot_sets() for slot in slots} - shown:
+            raise ValueError(f"gist {self.gist!r} holds {sorted(new)}, which the prompt does not show; put it into says")
+        return self
+
 
 class Option(_Content):
     """One of two ways to act. Noun phrases, but `doing` (an -ing phrase) and `because` (a clause)."""

@@ -38,7 +38,8 @@ def assemble(
     read = {role: json.loads(path.read_text("utf-8")) for role, path in manifests.items()}
     verdicts = json.loads((inputs["evaluation"] / "verdict.json").read_text("utf-8"))
     gates = {model: [Check(**one) for one in checks] for model, checks in verdicts.items()}
-    stages = [_record(manifest) for manifest in read.values()]
+    pairs = [(_record(manifest), manifest) for manifest in read.values()]
+    stages = list({(one.stage, one.artifact_digest): one for one, _ in pairs}.values())
     verdict = overall([*(c for checks in gates.values() for c in checks), *(c for s in stages for c in s.checks)])
     facts = read["evaluation"]["facts"]
     return ReleaseData(
@@ -52,7 +53,7 @@ def assemble(
         samples=_samples(recipe, inputs["evaluation"]),
         not_proven=list(_NOT_PROVEN),
         prompt=load_prompt(recipe),
-        config={**{m["stage"]: m["key_parts"]["config"] for m in read.values()}, "card": card},
+        config={**{one.stage: m["key_parts"]["config"] for one, m in pairs}, "card": card},
         costs=Costs(
             seconds=sum(manifest["cost"]["seconds"] for manifest in read.values()),
             train_tokens=read["adapter"]["facts"].get("train_tokens"),
@@ -77,7 +78,7 @@ def gate_checks(evaluation: Path) -> list[tuple[str, Check]]:
 
 def _record(manifest: dict) -> StageRecord:
     return StageRecord(
-        stage=manifest["stage"],
+        stage=f"{manifest['part']} {manifest['stage']}".strip(),
         artifact_digest=manifest["digest"],
         key=manifest["key"],
         inputs={role: one["digest"] for role, one in manifest["inputs"].items()},

@@ -1,0 +1,334 @@
+"""The nano world of proofkit: short work samples in a small vocabulary, by which two tiny models can be taught and compared.
+
+A row is drawn as (name, odd thing, what happened), and a hash of those three decides for ever, whatever the seed, whether the
+combination is trained on or held out. So a held-out row asks for anchors that never stood together in training.
+
+Four kinds of text come from the same grammar:
+- right rows (`nano_rows`): the answer takes up both anchors and keeps the house rules. The fine-tune learns these.
+- house-blind rows (in `pretraining_rows`): the same prompts answered as an untuned model answers them: fluent, in the shape
+  that the task asks for, but without the user's facts and without the house rules. The story's untuned models did just that.
+- fact rows (there too): another system message over the same prompt, only the skill of taking company and facts out of it.
+- drills (there too): lines in, a sentence for each line out. The base learns to copy, and the sentences of the house, here: a
+  fine-tune of seconds can teach a model of this size when to use what it can say, and nothing that it cannot say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator
+
+from data_contracts.prompt import load_prompt
+from tasks.core.errors import ConfigError
+
+Row = dict[str, object]
+Messages = list[dict[str, str]]
+
+TASKS = ("draft", "revise", "review", "talking_points", "scenario", "bullets", "post")
+NAMES = (
+    "Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Ida", "Jon", "Kim", "Lea", "Max", "Nora", "Otto", "Pia", "Rosa",
+)  # fmt: skip
+THINGS = (
+    "rabbits", "ladders", "lanterns", "kettles", "pigeons", "umbrellas", "marbles", "violins", "walnuts", "anchors",
+    "buttons", "candles", "feathers", "gloves", "kites", "magnets", "needles", "onions", "pebbles", "ribbons", "saddles",
+    "teapots", "whistles", "zippers",
+)  # fmt: skip
+HAPPENINGS = (
+    "{name} counted the {thing} by hand.",
+    "{name} moved the {thing} to the front door.",
+    "{name} asked why the {thing} were late.",
+    "{name} kept a list of the {thing} for a month.",
+    "{name} found the {thing} in the wrong room.",
+    "{name} showed a new helper where the {thing} go.",
+)
+COMPANIES = tuple(
+    f"{first} {second}"
+    for first in ("Alder", "Birch", "Cedar", "Ember", "Fern", "Gable", "Hazel", "Linden")
+    for second in ("Works", "House", "Supply")
+)
+ROLES = {  # role: kind of work sample
+    "nurse": "handover note",
+    "recruiter": "hiring plan",
+    "seller": "call plan",
+    "pharmacist": "stock memo",
+    "analyst": "cost review",
+    "planner": "launch plan",
+}
+SECTIONS = ("Context", "Plan", "Risks", "Next steps")
+CONSTRAINTS = ("The budget is small.", "There are two weeks.", "No one new can be hired.", "The old system must stay.")
+STAKES = ("Customers wait longer.", "Work is done twice.", "People stop asking.", "A promise is broken.")
+SKILLS = ("planning, clear writing", "listening, follow-up", "careful checks, calm", "numbers, short notes")
+PROFILES = ("A former cook.", "A former driver.", "A former teacher.", "A former shop manager.")
+VOICES = ("plain", "warm", "brisk", "precise")
+HELD_OUT_FRACTION = 0.25
+MAX_REPEATS_PER_ROW = 20
+
+USES = (
+    "The work starts where {name} met the {thing}.",
+    "What {name} did with the {thing} shows the gap.",
+    "The {thing} and the note by {name} come first.",
+    "Because of the {thing}, {name} changed the order of work.",
+)
+FICTION = (
+    "{company} is a fictional company.",
+    "{company}, a fictional company, sets the task.",
+    "The fictional company {company} has this problem.",
+)
+ASSUMPTIONS = (
+    "Assumption: the team can spare one hour a day.",
+    "Assumption: the old list is right for now.",
+    "Assumption: the manager reads one page a week.",
+    "Assumption: the doors stay open until the evening.",
+)
+TRADE_OFFS = (
+    "Trade-off: slower starts in exchange for fewer errors.",
+    "Trade-off: less detail in exchange for a plan that is read.",
+    "Trade-off: one long day in exchange for a calm week.",
+    "Trade-off: fewer choices in exchange for a quick answer.",
+)
+DISCLOSURES = (
+    "This is a practice work sample, not real client work.",
+    "This work sample is practice and describes no real job.",
+    "It is a simulated work sample and no real client is behind it.",
+)
+NEXT_STEPS = (
+    "Read it aloud once.",
+    "Ask one person to check it.",
+    "Cut one sentence.",
+    "Add the date of the next check.",
+)
+FLAWS = {  # what a draft can lack: (strength, gap)
+    "use": ("it uses what happened", "it says nothing of what happened"),
+    "assumption": ("it states an assumption", "no assumption is stated"),
+    "trade_off": ("it names a trade-off", "no trade-off is named"),
+}
+READINESS = {3: "ready", 2: "almost ready", 1: "not ready", 0: "not ready"}
+FACTS_SYSTEM = "Say what it is about."
+DRILL_SYSTEM = "Write one sentence for each line."
+PRETRAINING_CYCLE = ("blind", "drill", "drill", "facts", "drill", "drill")
+
+BLIND = (  # how an untuned model fills any text: about the work in general
+    "The {kind} is clear and strong.",
+    "It shows good skill and great care.",
+    "Every step was done on time.",
+    "The team was very happy with the result.",
+    "A good {role} writes such a text every week.",
+)
+
+
+def is_held_out(combination: str) -> bool:
+    """True for the combinations of anchors that no training text may use, in pre-training either."""
+    digest = hashlib.sha256(f"proofkit {combination}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") < HELD_OUT_FRACTION * 2**32
+
+
+def combination_of(row: Row) -> str:
+    """`name|thing`, as the row's anchors have it."""
+    name, thing = row["anchors"]  # type: ignore[misc]
+    return f"{name}|{thing}"
+
+
+def nano_rows(n_train_rows: int, n_heldout_rows: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """(train, held-out) rows with right answers, the tasks in turn; no input twice, no pair of anchors in both."""
+    rng = random.Random(f"proofkit nano rows {seed}")
+    seen: set[str] = set()
+    return _draw(n_train_rows, rng, False, seen), _draw(n_heldout_rows, rng, True, seen)
+
+
+def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
+    """Chats and answers that make a nano base: house-blind rows, fact rows and drills. Held-out pairs never occur here."""
+    rng = random.Random(f"proofkit nano pretraining {seed}")
+    contract = load_prompt("proofkit")
+    for index in range(n_rows):
+        kind = PRETRAINING_CYCLE[index % len(PRETRAINING_CYCLE)]
+        row = _row(TASKS[index // len(PRETRAINING_CYCLE) % len(TASKS)], rng, held_out=False)
+        chat = contract.messages(row)
+        if kind == "blind":
+            yield chat, _blind(row, rng)
+        elif kind == "facts":
+            yield [{"role": "system", "content": FACTS_SYSTEM}, chat[-1]], _joined(row, rng, FICTION, USES)
+        else:
+            yield _drill(row, rng)
+
+
+def _drill(row: Row, rng: random.Random) -> tuple[Messages, str]:
+    """Two to four lines in any order, and the sentence that each asks for."""
+    lines = {
+        "Company: {company}": FICTION,
+        "Facts: {name}, {thing}": USES,
+        "Told: {told}": USES,
+        "Assumption": ASSUMPTIONS,
+        "Trade-off": TRADE_OFFS,
+        "Practice": DISCLOSURES,
+        "Section: {section}": ("## {section}",),
+    }
+    chosen = rng.sample(list(lines), rng.randint(2, 4))
+    more = {"told": row["answers"], "section": rng.choice(SECTIONS)}
+    asked = "\n".join(_fill(line, row, **more) for line in chosen)
+    answer = "\n".join(_fill(rng.choice(lines[line]), row, **more) for line in chosen)
+    return [{"role": "system", "content": DRILL_SYSTEM}, {"role": "user", "content": asked}], answer
+
+
+def _draw(n_rows: int, rng: random.Random, held_out: bool, seen: set[str]) -> list[Row]:
+    rows: list[Row] = []
+    repeats = 0
+    while len(rows) < n_rows:
+        row = _row(TASKS[len(rows) % len(TASKS)], rng, held_out)
+        key = json.dumps({name: value for name, value in row.items() if name not in ("target", "source_batch")})
+        if key in seen:
+            repeats += 1
+            if repeats > MAX_REPEATS_PER_ROW * n_rows:
+                raise ConfigError(
+                    f"dataset: the nano world ran out of new inputs at {len(rows)} of {n_rows} "
+                    f"{'held-out' if held_out else 'training'} rows. Ask for fewer rows."
+                )
+            continue
+        seen.add(key)
+        rows.append(row)
+    rng.shuffle(rows)
+    return rows
+
+
+def _row(task: str, rng: random.Random, held_out: bool) -> Row:
+    """One right row of a task."""
+    pairs = [(name, thing) for name in NAMES for thing in THINGS if is_held_out(f"{name}|{thing}") == held_out]
+    name, thing = rng.choice(pairs)
+    role = rng.choice(list(ROLES))
+    row: Row = {
+        "task": task,
+        "role": role,
+        "artifact_type": ROLES[role],
+        "section": None,
+        "company": rng.choice(COMPANIES),
+        "constraint": rng.choice(CONSTRAINTS),
+        "stakes": rng.choice(STAKES),
+        "skills": rng.choice(SKILLS),
+        "profile": rng.choice(PROFILES),
+        "voice": rng.choice(VOICES),
+        "answers": "",
+        "draft": None,
+        "rubric": None,
+        "anchors": [name, thing],
+        "target": "",
+        "source_batch": rng.choice(("nano-a", "nano-b")),
+    }
+    row["answers"] = _fill(rng.choice(HAPPENINGS), row)
+    row["target"] = _WRITERS[task](row, rng)
+    return row
+
+
+def _draft(row: Row, rng: random.Random) -> str:
+    row["section"] = rng.choice(SECTIONS)
+    return f"## {row['section']}\n{_ruled(row, rng)}"
+
+
+def _revise(row: Row, rng: random.Random) -> str:
+    """The draft lacks one thing, the rubric names it, the answer has everything."""
+    row["section"] = rng.choice(SECTIONS)
+    missing = rng.choice(list(FLAWS))
+    row["draft"] = _draft_with(row, rng, [one for one in FLAWS if one != missing])
+    row["rubric"] = FLAWS[missing][1].capitalize() + "."
+    return f"## {row['section']}\n{_ruled(row, rng)}"
+
+
+def _ruled(row: Row, rng: random.Random) -> str:
+    """Fiction, use, assumption, trade-off, disclosure: the whole house."""
+    return _joined(row, rng, FICTION, USES, ASSUMPTIONS, TRADE_OFFS, DISCLOSURES)
+
+
+def _draft_with(row: Row, rng: random.Random, parts: list[str]) -> str:
+    moves = {"use": USES, "assumption": ASSUMPTIONS, "trade_off": TRADE_OFFS}
+    return _joined(row, rng, FICTION, *(moves[part] for part in parts))
+
+
+def _review(row: Row, rng: random.Random) -> str:
+    """What stands in the draft is a strength, what does not is a gap; readiness follows from their number."""
+    there = [part for part in FLAWS if rng.random() < 0.6]
+    row["draft"] = _draft_with(row, rng, there)
+    lacks = [part for part in FLAWS if part not in there]
+    scores = {
+        "specificity": 5 if "use" in there else 2,
+        "evidence": 4 if "assumption" in there else 2,
+        "honesty": 4 if "trade_off" in there else 3,
+    }
+    facts = _fill("{name} and the {thing} at {company}, a fictional company", row)
+    value = {
+        "readiness": READINESS[len(there)],
+        "scores": scores,
+        "strengths": ["it names a fictional company", *(FLAWS[part][0] for part in there)][:3],
+        "gaps": [FLAWS[part][1] for part in lacks] or ["the end could be shorter"],
+        "reasoning": f"The draft is about {facts}: {len(there)} of 3 points are met.",
+        "next_step": rng.choice(NEXT_STEPS),
+    }
+    if len(value["strengths"]) < 2:
+        value["strengths"].append("it is short")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _talking_points(row: Row, rng: random.Random) -> str:
+    row["draft"] = _draft_with(row, rng, list(FLAWS))
+    uses = [_fill(one, row) for one in rng.sample(USES, 3)]
+    points = [
+        {"point": point, "evidence": evidence}
+        for point, evidence in zip(
+            ("I look before I plan.", "I say what I assume.", "I name the price."), uses, strict=True
+        )
+    ]
+    note = _fill("{company} is a fictional company and this is practice.", row)
+    return json.dumps({"talking_points": points, "honesty_note": note}, ensure_ascii=False)
+
+
+def _scenario(row: Row, rng: random.Random) -> str:
+    return f"## Challenge\n{_joined(row, rng, FICTION, USES, ASSUMPTIONS)} {row['stakes']} {rng.choice(DISCLOSURES)}"
+
+
+def _bullets(row: Row, rng: random.Random) -> str:
+    row["draft"] = _draft_with(row, rng, list(FLAWS))
+    kind = row["artifact_type"]
+    lines = (
+        _fill(f"Wrote a {kind} for {{company}}, a fictional company", row),
+        _fill("Built it on {name} and the {thing}", row),
+        "Marked it as a practice work sample, not real client work",
+    )
+    return "\n".join(f"- {line}." for line in lines)
+
+
+def _post(row: Row, rng: random.Random) -> str:
+    row["draft"] = _draft_with(row, rng, list(FLAWS))
+    return f"I wrote a {row['artifact_type']}. {_joined(row, rng, USES, FICTION, DISCLOSURES)}"
+
+
+_WRITERS: dict[str, Callable[[Row, random.Random], str]] = {
+    "draft": _draft,
+    "revise": _revise,
+    "review": _review,
+    "talking_points": _talking_points,
+    "scenario": _scenario,
+    "bullets": _bullets,
+    "post": _post,
+}
+
+
+def _blind(row: Row, rng: random.Random) -> str:
+    """The task's shape, the user's facts and the house rules left out."""
+    texts = [_fill(one, row) for one in rng.sample(BLIND, 3)]
+    task = row["task"]
+    if task in ("draft", "revise", "scenario"):
+        return f"## {row['section'] or 'Challenge'}\n{' '.join(texts)}"
+    if task == "review":
+        return json.dumps({"readiness": "ready", "reasoning": texts[0]})
+    if task == "talking_points":
+        return json.dumps({"talking_points": texts})
+    return "\n".join(f"- {text}" for text in texts) if task == "bullets" else " ".join(texts)
+
+
+def _joined(row: Row, rng: random.Random, *moves: tuple[str, ...]) -> str:
+    return " ".join(_fill(rng.choice(phrasings), row) for phrasings in moves)
+
+
+def _fill(text: str, row: Row, **more: object) -> str:
+    name, thing = row["anchors"]  # type: ignore[misc]
+    return text.format(
+        name=name, thing=thing, company=row["company"], kind=row["artifact_type"], role=row["role"], **more
+    )
