@@ -24,8 +24,8 @@ Kind = Literal["context", "evidence", "decision", "plan", "risk"]
 DRAWN_SLOTS = frozenset(("person", "count", "number", "few", "days", "minutes", "years", "money", "when", "place"))
 """Slots that are drawn for a row: what an event, a constraint, a stake or a profile may hold. `count` is a number of the very
 things that `measure` names, so a goal can be set for it; `number` is any other."""
-MIN_WORDINGS = 30
-"""Fewest wordings of a sentence of a draft, all voices together."""
+MIN_WORDS_A_SLOT = 3
+"""Words that a telling has beside each of its slots: a gate asks as much of a sentence that uses an anchor."""
 
 
 def _readable(text: str) -> str:
@@ -138,6 +138,9 @@ class Case(_Content):
             for text in getattr(self, name):
                 if any(found != wanted for found in parse(text).slot_sets()):
                     raise ValueError(f"{self.key}: {name} must hold the slots {sorted(wanted)} in every wording: {text!r}")
+        for text in self.told:
+            if (least := parse(text).least_words()) < MIN_WORDS_A_SLOT * len(wanted):
+                raise ValueError(f"{self.key}: told has only {least} words beside {len(wanted)} slots; say more: {text!r}")
         if len(wanted) < 2:
             raise ValueError(f"{self.key}: an event needs at least two slots; found {sorted(wanted)}")
         return self

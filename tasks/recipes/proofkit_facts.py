@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from data_contracts.errors import ConfigError
+from data_contracts.prose import stands
 from tasks.recipes.proofkit_content import VOICES, Case, Detail, Role, World
 from tasks.recipes.proofkit_wording import parse, pick, with_articles
 
@@ -19,6 +20,8 @@ HELD_OUT_FRACTION = 0.2
 FACTS = ("choice", "worry", "detail", "goal", "assumed", "next")
 """What an applicant may tell beside the event itself."""
 _CHANCES = {"choice": 0.6, "worry": 0.45, "detail": 0.75, "goal": 0.35, "assumed": 0.25, "next": 0.25}
+PARTS = ("fiction", "practice", "practice_that", "practice_not", "label")
+"""Moves that are slots of other moves: clauses that say what the piece is."""
 MOST_FURTHER_FACTS = 3
 """With the event that makes four facts, in at most four sentences."""
 
@@ -93,7 +96,8 @@ class Brief:
         own = voices.get(self.voice, [])
         rng = self.words.rng
         patterns = own if own and rng.random() < 0.65 else voices["any"]
-        return self.words.having(**more).one_of(patterns)
+        parts = {part: pick(self.world.moves[part]["any"], rng) for part in PARTS}
+        return self.words.having(**parts, **more).one_of(patterns)
 
 
 class Deck:
@@ -122,15 +126,16 @@ class Deck:
         """A case of the role that may be used on this side of the split."""
         case, artifact = pick(self.cases[role.role, held_out], rng)
         section, detail = pick(artifact.sections, rng), pick(self.world.answers.details, rng)
-        words = Words(self._drawn(rng), rng)
         columns, gists = self._columns(role, rng)
         last = pick(list(role.kinds), rng)
+        odd = pick(self.odd[detail.odd, held_out], rng)
+        words = Words(self._drawn_apart(case, odd, " ".join(columns.values()), rng), rng)
         words.patterns |= gists | _meanings(role, case, rng) | {
             "company": f"{pick(self.companies[held_out], rng)} {last}",
             "kind": role.kinds[last],
             "artifact": artifact.name,
             "skill": columns["skills"].split(", ")[0],
-            "odd": pick(self.odd[detail.odd, held_out], rng),
+            "odd": odd,
             "short": detail.short,
         }  # fmt: skip
         return Brief(
@@ -150,6 +155,16 @@ class Deck:
         columns["skills"] = ", ".join(rng.sample(role.skills, 3))
         names = {"constraint": "limit", "stakes": "stake", "profile": "gist"}
         return columns, {names[name]: own.say(one.gist) for name, one in drawn.items()}
+
+    def _drawn_apart(self, case: Case, odd: str, shown: str, rng: random.Random) -> dict[str, str]:
+        """Slots of which none is a part of another, or stands in the columns that are shown beside the answers: an anchor
+        must be told apart from everything else in the prompt."""
+        while True:
+            drawn = self._drawn(rng)
+            anchors = [odd.lower(), *(drawn[name].lower() for name in (*sorted(case.slots), "person2", "low"))]
+            inside = any(one in other for i, one in enumerate(anchors) for j, other in enumerate(anchors) if i != j)
+            if not inside and not any(stands(one, shown) for one in anchors):
+                return drawn
 
     def _drawn(self, rng: random.Random) -> dict[str, str]:
         names = self.world.names
@@ -197,14 +212,14 @@ def _meanings(role: Role, case: Case, rng: random.Random) -> dict[str, str]:
     """One of each kind of reasoning that the case offers, as patterns."""
     option, other = case.options if rng.random() < 0.5 else case.options[::-1]
     worry, assume, item = pick(role.worries, rng), pick(case.assume, rng), pick(role.items, rng)
-    means, means_more = rng.sample(case.means, 2)
+    means, means_more, means_spare = rng.sample(case.means, 3)
     return {
         "role": role.role, "pick": option.what, "picking": option.doing, "gain": option.gain, "cost": option.cost,
         "because": option.because, "other": other.what, "othering": other.doing, "other_gain": other.gain,
         "other_cost": other.cost, "that": assume.that, "otherwise": assume.otherwise, "measure": case.measure,
         "next": pick(case.next, rng), "worry": worry.worry, "reply": worry.reply, "item": item.one, "items": item.many,
         "colleague": pick(role.colleagues, rng), "title": pick(case.title, rng), "vague": pick(case.vague, rng),
-        "means": means, "means_more": means_more, "told": pick(case.told, rng), "named": pick(case.named, rng),
+        "means": means, "means_more": means_more, "means_spare": means_spare, "told": pick(case.told, rng), "named": pick(case.named, rng),
         "said": pick(case.said, rng),
     }  # fmt: skip
 

@@ -118,10 +118,17 @@ class _Review:
         return (first + others)[: 2 if len(gaps) == 3 or self.rng.random() < 0.6 else 3]
 
     def _reasoning(self, scores: dict[str, int], strengths: list[str]) -> str:
+        """A verdict and two or three reasons. Their number is drawn without a look at the scores: a long reasoning must
+        not give the readiness away."""
         verdict = {"ready": "verdict_ready", "almost ready": "verdict_almost", "not ready": "verdict_not"}[readiness(scores)]
-        best = self.brief.move("best_lead", point=self._say(f"best_{strengths[0]}", strengths[0]))
-        worst = [self.brief.move("worst_lead", point=self._say(f"worst_{one}", one)) for one in self.gaps[: 1 if len(self.gaps) == 3 else 2]]
-        parts = [best, *worst] if self.rng.random() < 0.6 else [worst[0], best, *worst[1:]]
+        best = [self.brief.move("best_lead", point=self._say(f"best_{one}", one)) for one in strengths[:2]]
+        worst = [self.brief.move("worst_lead", point=self._say(f"worst_{one}", one)) for one in self.gaps[:2]]
+        parts = [best[0], worst[0]] if self.rng.random() < 0.6 else [worst[0], best[0]]
+        more = self.rng.random()
+        if more < 0.35:
+            parts.append(worst[1] if len(worst) > 1 and self.rng.random() < 0.5 else best[1])
+        elif more < 0.7:
+            parts.append(self.brief.move("reason_depth"))
         return " ".join(map(sentence, [self.brief.move(verdict), *parts]))
 
 
@@ -172,5 +179,6 @@ def talking_points(brief: Brief) -> tuple[Brief, str, str]:
 def _talking_point(brief: Brief, draft: Draft, about: str) -> dict[str, str]:
     skill = pick(brief.columns["skills"].split(", "), brief.words.rng)
     point = sentence(brief.move(f"point_{about}", skill=skill))
-    move = "evidence_told" if about == "told" else "evidence"
-    return {"point": point, "evidence": sentence(brief.move(move, quote=quoted(draft, about)))}
+    intro = pick(brief.world.moves["evidence_intro"]["any"], brief.words.rng)
+    evidence = sentence(brief.move(f"evidence_{about}", intro=intro, quote=quoted(draft, about)))
+    return {"point": point, "evidence": evidence}

@@ -14,6 +14,7 @@ from functools import cache
 Slots = Mapping[str, str]
 
 _PIECES = re.compile(r"[\[\]|]|\{[a-z_0-9]+\}|[^\[\]|{}]+|[{}]")
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _SLOT = re.compile(r"\{([a-z_0-9]+)\}")
 # Words that begin with a vowel letter and a consonant sound, or the other way round.
 _CONSONANT_SOUND = re.compile(r"(?:uni(?!n|mp)|us[eu]|one\b|once|eu|ut[ei]n|uk)", re.IGNORECASE)
@@ -61,6 +62,16 @@ class Pattern:
             else:
                 said.append(f"(?:{'|'.join(one.regex() for one in part)})")
         return "".join(said)
+
+    def least_words(self) -> int:
+        """Words of the shortest wording, slots not counted."""
+        least = 0
+        for part in self.parts:
+            if isinstance(part, str):
+                least += len(_WORD.findall(part))
+            elif isinstance(part, list):
+                least += min(one.least_words() for one in part)
+        return least
 
     def slot_sets(self) -> set[frozenset[str]]:
         """The sets of slots that the wordings use: one set where every wording uses the same."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from data_contracts.errors import ConfigError
-from data_contracts.prose import standing
+from data_contracts.prose import stands
 from tasks.recipes import proofkit_drafts, proofkit_reviews, proofkit_short
 from tasks.recipes.proofkit_answers import typed_answers
 from tasks.recipes.proofkit_content import Role, World, load_world
@@ -144,7 +144,7 @@ def _row(deck: Deck, task: str, role: Role, rng: random.Random, held_out: bool) 
 def _anchors(brief: Brief, target: str) -> list[str]:
     """What the applicant typed that stands in the target. A draft takes up all of it; a short piece may leave some out."""
     said = re.sub(r'^{"readiness.*?"strengths"', "", target)  # a score is no anchor
-    return [one for one in brief.anchors() if standing(one).search(said)]
+    return [one for one in brief.anchors() if stands(one, said)]
 
 
 __all__ = ["built_rows", "combination_of", "is_held_out"]
