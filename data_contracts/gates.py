@@ -56,6 +56,10 @@ class Gates(BaseModel):
     """Coverage of the bootstrap intervals that the gates speak of; 0.95 is a 95 % interval."""
     min_heldout_rows: int = Field(ge=1)
     """Fewest held-out rows; below it no gate has the power to tell, and all are *cannot tell*."""
+    ceiling_metric: str = Field(min_length=1)
+    """Metric on which the rows' own answers must score 1: if they do not, rows or parser are wrong, not the models."""
+    shown: list[str]
+    """Metrics that a board shows beside those with a gate."""
     metrics: dict[str, Gate] = Field(min_length=1)
     """Gate by name of the metric."""
 

@@ -114,7 +114,7 @@ def gguf_files(folder: Path) -> dict[str, Path]:
 
 
 def _judge(one: Answers, scores: dict[str, Scores], gates: Gates, floor: dict[str, float]) -> list[Check]:
-    heldout_rows = len(scores[one.model]["valid_json_fraction"])
+    heldout_rows = len(next(iter(scores[one.model].values())))
     measured = {name: score_of(values, gates.interval_fraction)["value"] for name, values in scores[one.model].items()}
     largest = next((name for name in ("f32", "bf16", "f16") if name in scores), MERGED)
     for name, values in scores[one.model].items():
@@ -152,7 +152,8 @@ def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:
     digests = {BASE: job.digests[BASE], ADAPTER: job.digests[ADAPTER], MERGED: job.digests[MERGED]}
     digests |= {name: sha256_file(path) for name, path in gguf_files(job.inputs["gguf"]).items()}
     stale = [row["model"] for row in board if row["model"] != CEILING and row["file_digest"] != digests[row["model"]]]
-    ceiling = next(row for row in board if row["model"] == CEILING)["scores"]["valid_json_fraction"]["value"]
+    metric = load_gates(job.recipe).ceiling_metric
+    ceiling = next(row for row in board if row["model"] == CEILING)["scores"][metric]["value"]
     unjudged = [name for name in digests if name not in (BASE, ADAPTER) and not verdicts.get(name)]
     checks = [Check(**one) for each in verdicts.values() for one in each]
     canonical_json(board)
@@ -160,7 +161,7 @@ def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:
         check("rows that every model answered once", answered, "==", expected, detail=f"{len(models)} models"),
         check("scored files whose digest is not the one listed", len(stale), "==", 0, detail=", ".join(stale)),
         check(
-            "share of expected answers that the parser reads (ceiling)",
+            f"{metric} of the rows' own answers (ceiling)",
             ceiling,
             "==",
             1.0,

@@ -56,9 +56,7 @@ LENGTH_WORDS: dict[str, tuple[int, int]] = {
 """Fewest and most words of an answer, headings left out. Wide on purpose: a gate of sanity, which small models pass with
 short texts; limits.yaml asks more of a set that is to teach writing."""
 
-PLACEHOLDER_TITLES = frozenset(
-    ("title", "heading", "section", "scenario", "scenario title", "challenge", "untitled", "tbd", "text")
-)
+PLACEHOLDER_TITLES = frozenset(("title", "heading", "section", "scenario", "scenario title", "untitled", "tbd", "text"))
 
 
 class Answer:
@@ -95,13 +93,15 @@ class Answer:
         return "\n".join(str(self.row[name]) for name in PROMPT_COLUMNS if self.row.get(name) is not None).lower()
 
     @cached_property
-    def _given_trigrams(self) -> frozenset[tuple[str, ...]]:
-        return frozenset(prose.ngrams(prose.words(self.given), 3))
+    def _told_trigrams(self) -> frozenset[tuple[str, ...]]:
+        """Of what the prompt gives apart from the applicant's own text: an assumption or a choice typed there may be kept."""
+        told = (self.row[name] for name in PROMPT_COLUMNS if name not in APPLICANT and self.row.get(name) is not None)
+        return frozenset(run for one in told for run in prose.ngrams(prose.words(str(one)), 3))
 
     def copied(self, some: list[str]) -> bool:
-        """Four of five of the three-word runs stand in the prompt: nothing was added to what was given."""
+        """Four of five of the three-word runs stand in what the prompt gives: nothing was added to it."""
         runs = prose.ngrams(some, 3)
-        return bool(runs) and sum(one in self._given_trigrams for one in runs) >= 0.8 * len(runs)
+        return bool(runs) and sum(one in self._told_trigrams for one in runs) >= 0.8 * len(runs)
 
 
 def anchors_of(row: Mapping[str, Any]) -> list[str]:
@@ -167,17 +167,17 @@ def _heading(answer: Answer) -> str:
 
 
 def _fictional_context(answer: Answer) -> str:
-    company = prose.standing(str(answer.row["company"]))
+    company = str(answer.row["company"]).strip()
     named = False
     for field in answer.sentences:
         for place, sentence in enumerate(field):
-            if not company.search(sentence):
+            if not prose.stands(company, sentence):
                 continue
             named = True
             if any(statements.calls_fictional(one, company) for one in field[max(0, place - 1) : place + 2]):
                 return ""
     if not named:
-        return f"the company {answer.row['company']!r} is not named in any sentence"
+        return f"the company {company!r} is not named in any sentence"
     return "no sentence beside the company's name says that it is fictional"
 
 
@@ -200,14 +200,13 @@ def _tradeoff(answer: Answer) -> str:
 
 
 def _disclosure(answer: Answer) -> str:
-    for field in answer.sentences:
-        if any(statements.discloses(field[place : place + 2]) for place in range(len(field))):
-            return ""
+    if any(map(statements.discloses, answer.sentences)):
+        return ""
     return "no sentence says that it is a practice piece and not real client work or employment"
 
 
 def _no_false_claims(answer: Answer) -> str:
-    company = str(answer.row["company"])
+    company = str(answer.row["company"]).strip()
     for sentence in answer.every_line:
         if problem := claims.false_claim(sentence, company, str(answer.row["role"]), answer.given):
             return problem

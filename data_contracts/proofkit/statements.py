@@ -43,16 +43,19 @@ _PLACES = frozenset(
 )
 _BY_ME = compiled(r"\b(?:I|we|they|who|he|she)(?:\s+(?:have|had|just|also))?\s*$")
 _PREDICATE = re.compile(r"^(.*)\b(?:is|are|was|were|be|remains?)\b(?:\s+\w+){0,2}\s*$", re.IGNORECASE | re.DOTALL)
+_DETERMINERS = frozenset(
+    prose.words("a an the this that these those my our your their his her its all every each some any")
+)
 _BEFORE_NOUN = re.compile(r"\b(?:of|at|for|from|in|on|by|about)\b", re.IGNORECASE)
 MIN_LONE_WORDS = 4
 """Words of a sentence that calls something fictional without naming the company: "Fictional." says it of nothing."""
 
 
-def calls_fictional(sentence: str, company: re.Pattern[str]) -> bool:
+def calls_fictional(sentence: str, company: str) -> bool:
     """The sentence says of the company, or of the whole setting, that it is fictional; not only of its numbers."""
     if not (marks := list(_MARK.finditer(sentence))):
         return False
-    if not company.search(sentence):
+    if not prose.stands(company, sentence):
         some = prose.words(sentence)
         others = {one for one in some if not _MARK.fullmatch(one)}
         if len(some) < MIN_LONE_WORDS or len(others) < MIN_LONE_WORDS - 1:
@@ -60,7 +63,7 @@ def calls_fictional(sentence: str, company: re.Pattern[str]) -> bool:
     return any(_of_the_setting(sentence, one, company) for one in marks)
 
 
-def _of_the_setting(sentence: str, mark: re.Match[str], company: re.Pattern[str]) -> bool:
+def _of_the_setting(sentence: str, mark: re.Match[str], company: str) -> bool:
     before, after = sentence[: mark.start()], sentence[mark.end() :]
     near_after = prose.words(after)[:5]
     if "exist" in mark.group().lower():
@@ -70,10 +73,8 @@ def _of_the_setting(sentence: str, mark: re.Match[str], company: re.Pattern[str]
     if _BY_ME.search(
         before
     ):  # "I invented X", "X, which I made up", "I made the company up"; not "I invented a checklist"
-        inside = " ".join(mark.group().split()[1:-1])
-        made = inside or _BEFORE_NOUN.split(re.split(r"[,;:.]", after)[0], maxsplit=1)[0]
-        made = made if prose.words(made) else before[-80:]
-        return bool(company.search(made)) or not _PLACES.isdisjoint(prose.words(made)[-6:])
+        made = " ".join(mark.group().split()[1:-1]) or _object(after) or before[-80:]
+        return bool(prose.stands(company, made)) or not _PLACES.isdisjoint(prose.words(made)[-6:])
     if predicate := _PREDICATE.match(before):
         return _is_setting(re.split(r"[,;:]", predicate[1])[-1], company)
     for word in near_after[:3]:
@@ -84,11 +85,18 @@ def _of_the_setting(sentence: str, mark: re.Match[str], company: re.Pattern[str]
     return True
 
 
-def _is_setting(subject: str, company: re.Pattern[str]) -> bool:
+def _object(after: str) -> str:
+    """What a verb acts on, by the words behind it; empty when they begin another phrase ("made up to practise on")."""
+    clause = re.split(r"[,;:.]", after)[0]
+    first = next(iter(prose.words(clause)), "")
+    return "" if first in prose.FUNCTION_WORDS - _DETERMINERS else _BEFORE_NOUN.split(clause, maxsplit=1)[0].strip()
+
+
+def _is_setting(subject: str, company: str) -> bool:
     """Whether what "is fictional" is more than numbers: "the figures at X are" is not, "X and its figures are" is."""
     for part in re.split(r"\b(?:and|as well as)\b", subject, flags=re.IGNORECASE):
         head = prose.words(_BEFORE_NOUN.split(part, maxsplit=1)[0])
-        if (head and head[-1] not in _NUMBERS) or (not head and company.search(part)):
+        if (head and head[-1] not in _NUMBERS) or (not head and prose.stands(company, part)):
             return True
     return False
 
@@ -104,7 +112,9 @@ _TAKEN_ON = compiled(
     + any_of("responsibility,responsibilities,ownership,role,roles,charge,control,command,leadership,duty,duties,office,position")
     + r"\b"
 )  # fmt: skip
-_EMPTY = compiled(r"^(?:none|nothing|n/?a|no|not)\b")
+_EMPTY = compiled(
+    r"^(?:none|n/?a)\b", r"^no assumptions?\b", r"^(?:nothing|no|not)\W*(?:$|needed|required|necessary|applicable)"
+)
 _KEYWORDS = compiled(r"assum\w*|trade-?offs?|trade|disclosures?|fictional|anchors?|keywords?")
 MIN_STATED_WORDS = 4
 MIN_STATED_CONTENT = 3
@@ -160,10 +170,12 @@ _MAY_WEIGH = compiled(
 _NO_TRADEOFF = compiled(rf"\b{NOT}\b(?:\s+\w+){{0,2}}\s+trade-?\s?offs?\b")
 _WEIGHING = frozenset(
     prose.words(
-        "trade-off trade-offs trade tradeoff tradeoffs exchange cost costs expense price side sides thing something one other "
+        "trade-off trade-offs trade tradeoff tradeoffs exchange cost costs expense side sides thing something one other "
         "another chose choose choice decision again keyword keywords"
     )
 )
+_PRONOUN = compiled(r"^\s*(?:it|that|this|them|those|these)\s*(?:$|[,;.]|because|since|as)")
+_REASON = compiled(r"\b(?:because|since|as|when|while)\b")
 MIN_WEIGHING_WORDS = 6
 
 
@@ -174,11 +186,19 @@ def weighs(sentence: str) -> bool:
     some = prose.words(sentence)
     if len(some) < MIN_WEIGHING_WORDS or not prose.is_prose(some):
         return False
-    return any(_two_sides(found[1], found[2]) for one in _WEIGHED if (found := one.search(sentence)))
+    found = [one for pattern in _WEIGHED if (one := pattern.search(sentence))]
+    return any(_two_sides(one[1], _meant(one[2], sentence[: one.start()])) for one in found)
+
+
+def _meant(side: str, before: str) -> str:
+    """A side that is only a pronoun stands for what was said before: "X would be kinder, and still I choose Y over it"."""
+    return before if _PRONOUN.match(side) else side
 
 
 def _two_sides(one: str, other: str) -> bool:
-    left, right = (set(prose.content_words(prose.words(side))) - _WEIGHING for side in (one, other))
+    """Each side, its reason cut off, says something that the other does not."""
+    sides = (_REASON.split(side, maxsplit=1)[0] for side in (one, other))
+    left, right = (set(prose.content_words(prose.words(side))) - _WEIGHING for side in sides)
     return bool(left - right) and bool(right - left)
 
 
@@ -190,6 +210,7 @@ PIECE = any_of("sample,samples,exercise,exercises,piece,pieces,project,projects,
 _PRACTICE = compiled(
     rf"\b{any_of('practice,simulated,fictional,fictitious,hypothetical,self initiated,self directed,self set,mock,sample,portfolio,invented,made up,imaginary,training')}{WORDS_3}{GAP}{PIECE}\b",  # noqa: E501
     rf"\b{PIECE}\b(?:\s+\w+){{0,4}}?\s+(?:is|are|was|were)\s+(?:\w+\s+){{0,2}}?{any_of('simulated,fictional,fictitious,hypothetical,practice,invented,made up')}\b",  # noqa: E501
+    rf"\b{PIECE}\b(?:\s+\w+){{0,2}}?\s+(?:for|from|in|of)\s+(?:my|a|the)\s+portfolio\b",
     r"\b(?:as|for|is)\s+(?:\w+\s+)?practice\b",
     r"\bsimulation\b",
 )
@@ -200,9 +221,10 @@ _WORKED = any_of("client work,client project,employment,employed,hired,commissio
                  "work there,work for,work at,on the payroll,on the staff,on its staff,a job")  # fmt: skip
 _NOT_REAL = compiled(
     rf"\b(?:{NOT}|rather\s+than|instead\s+of|outside)\b(?P<between>(?:\s+[\w’'-]+){{0,5}}?)\s+"
-    rf"(?:{any_of('real,actual,paid,genuine,live,true')}{WORDS_2}{GAP}{_TIE}|{_WORKED})\b",
-    rf"\bno\s+(?:\w+\s+)?{any_of('client,employer,company,customer,organisation,organization,agency')}\s+(?:\w+\s+)?"
-    rf"{any_of('asked,paid,commissioned,hired,employed,ordered,requested,is behind,was involved,stands behind')}\b",
+    rf"(?:{any_of('real,actual,paid,genuine,live,true')}{WORDS_5}{GAP}{_TIE}|{_WORKED})\b",
+    rf"\bno(?:body)?\b{WORDS_5}{GAP}"
+    rf"{any_of('asked,paid,commissioned,hired,employed,ordered,requested,is behind,was involved,is involved,stands behind')}\b",
+    r"\bno\s+(?:client|employer|customer)s?(?=\s*(?:$|[.,;:!?)]|(?:and|or|nor|behind|here|involved)\b))",
 )
 _MAY_PRACTISE = compiled(
     r"practice|simulat|ficti|hypothetical|self|mock|sample|portfolio|invented|made|imaginary|training"
@@ -229,8 +251,15 @@ def denies_real_work(sentence: str) -> bool:
 
 
 def discloses(some: Sequence[str]) -> bool:
-    """One sentence, or two neighbours, of which one calls the piece practice, and one denies real work."""
-    if not (any(map(is_practice, some)) and any(map(denies_real_work, some))):
-        return False
-    said = prose.words(" ".join(some))
+    """In one sentence, or in two neighbours, the text is called a practice piece and real work is denied."""
+    for place in (index for index, one in enumerate(some) if is_practice(one)):
+        for first in (place - 1, place):
+            pair = some[max(first, 0) : first + 2]
+            if any(map(denies_real_work, pair)) and _is_said(pair):
+                return True
+    return False
+
+
+def _is_said(pair: Sequence[str]) -> bool:
+    said = prose.words(" ".join(pair))
     return len(said) >= MIN_DISCLOSING_WORDS and not prose.FUNCTION_WORDS.difference(("not", "no")).isdisjoint(said)

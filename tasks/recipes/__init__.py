@@ -7,7 +7,7 @@ from types import ModuleType
 
 from data_contracts.errors import ConfigError
 
-RECIPES = ("signals",)
+RECIPES = ("signals", "proofkit")
 """The recipes that exist. Each is a module here and a folder of the same name in data_contracts/.
 
 A recipe module offers:

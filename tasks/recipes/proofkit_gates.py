@@ -9,17 +9,15 @@ from collections.abc import Mapping
 
 from data_contracts.proofkit.house_rules import GATES, judge
 
-METRICS = tuple(f"{name}_fraction" for name in GATES)
 PASS_METRIC = "gate_pass_fraction"
 """Share of the gates of a row's task that its answer passes: the 40 % of the final score that no judge decides."""
+GATE_METRICS = tuple(f"{name}_fraction" for name in GATES)
 
 
 def gate_scores(row: Mapping[str, object], text: str) -> dict[str, float | None]:
     """Metric -> 1.0 or 0.0, None for a gate that the row's task does not have; and the share of gates passed, 0..1."""
     found = judge(row, text)
-    numbers: dict[str, float | None] = {
-        f"{name}_fraction": float(not found[name]) if name in found else None for name in GATES
-    }
+    numbers = {f"{name}_fraction": float(not found[name]) if name in found else None for name in GATES}
     return {PASS_METRIC: sum(not problem for problem in found.values()) / len(found), **numbers}
 
 
