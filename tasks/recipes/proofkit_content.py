@@ -6,6 +6,7 @@ brackets and slots in order, each wording of an event with the same slots (they 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ Kind = Literal["context", "evidence", "decision", "plan", "risk"]
 DRAWN_SLOTS = frozenset(("person", "count", "number", "few", "days", "minutes", "years", "money", "when", "place"))
 """Slots that are drawn for a row: what an event, a constraint, a stake or a profile may hold. `count` is a number of the very
 things that `measure` names, so a goal can be set for it; `number` is any other."""
+_INSIDER = re.compile(r"\b(?:we|us|ours?|I|me|my)\b")
 MIN_WORDS_A_SLOT = 3
 """Words that a telling has beside each of its slots: a gate asks as much of a sentence that uses an anchor."""
 
@@ -113,6 +115,8 @@ class Case(_Content):
     """An event of the role's work, with everything that can be reasoned from it."""
 
     key: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    at: list[str] = []
+    """Kinds of companies (keys of the role's `kinds`) at which it can happen; empty for all."""
     title: list[Text] = Field(min_length=1)
     said: list[DrawnText] = Field(min_length=3)
     """How an applicant types it."""
@@ -138,6 +142,8 @@ class Case(_Content):
             for text in getattr(self, name):
                 if any(found != wanted for found in parse(text).slot_sets()):
                     raise ValueError(f"{self.key}: {name} must hold the slots {sorted(wanted)} in every wording: {text!r}")
+        if insiders := [text for text in (*self.told, *self.named, *self.means) if _INSIDER.search(text)]:
+            raise ValueError(f"{self.key}: told, named and means speak of nobody's own company (no we, our, me): {insiders}")
         for text in self.told:
             if (least := parse(text).least_words()) < MIN_WORDS_A_SLOT * len(wanted):
                 raise ValueError(f"{self.key}: told has only {least} words beside {len(wanted)} slots; say more: {text!r}")
@@ -174,6 +180,13 @@ class Role(_Content):
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise ValueError(f"the key(s) {', '.join(twice)} stand twice")
         return cases
+
+    @model_validator(mode="after")
+    def _known_kinds(self) -> Role:
+        unknown = {f"{case.key}: {one}" for case in self.cases for one in case.at if one not in self.kinds}
+        if unknown:
+            raise ValueError(f"at names no kind of this role: {', '.join(sorted(unknown))}; known: {', '.join(self.kinds)}")
+        return self
 
     @property
     def slug(self) -> str:

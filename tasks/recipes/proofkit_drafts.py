@@ -12,7 +12,7 @@ OPENINGS = {  # kind of section: orders of its first moves; what follows is shuf
     "context": (
         ("open_context", "told", "meaning"),
         ("told", "context", "meaning"),
-        ("open_context", "told", "stake", "meaning"),
+        ("open_context", "told", "meaning", "stake"),
         ("stake", "open_context", "told", "meaning"),
     ),
     "evidence": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -19,8 +20,9 @@ from tasks.recipes.proofkit_wording import parse, pick, with_articles
 HELD_OUT_FRACTION = 0.2
 FACTS = ("choice", "worry", "detail", "goal", "assumed", "next")
 """What an applicant may tell beside the event itself."""
+_THREE_ALIKE = re.compile(r"(.)\1\1")
 _CHANCES = {"choice": 0.6, "worry": 0.45, "detail": 0.75, "goal": 0.35, "assumed": 0.25, "next": 0.25}
-PARTS = ("fiction", "practice", "practice_that", "practice_not", "label")
+PARTS = ("fiction", "fiction_that", "practice", "practice_that", "practice_not", "practice_task", "label")
 """Moves that are slots of other moves: clauses that say what the piece is."""
 MOST_FURTHER_FACTS = 3
 """With the event that makes four facts, in at most four sentences."""
@@ -114,9 +116,10 @@ class Deck:
             for kind, pool in pools.items()
             for side in (False, True)
         }
-        firsts = [a + b for a in names.company_first for b in names.company_second]
+        firsts = {a + b for a in names.company_first for b in names.company_second} - set(names.company_denied)
+        firsts = sorted(one for one in firsts if not _THREE_ALIKE.search(one))
         self.companies = {
-            side: [one for one in firsts if one not in names.company_denied and is_held_out(one) == side]
+            side: [one for one in firsts if is_held_out(one) == side]
             for side in (False, True)
         }
         if empty := [str(key) for table in (self.cases, self.odd, self.companies) for key, some in table.items() if not some]:
@@ -127,10 +130,11 @@ class Deck:
         case, artifact = pick(self.cases[role.role, held_out], rng)
         section, detail = pick(artifact.sections, rng), pick(self.world.answers.details, rng)
         columns, gists = self._columns(role, rng)
-        last = pick(list(role.kinds), rng)
+        last = pick(case.at or list(role.kinds), rng)
         odd = pick(self.odd[detail.odd, held_out], rng)
         words = Words(self._drawn_apart(case, odd, " ".join(columns.values()), rng), rng)
-        words.patterns |= gists | _meanings(role, case, rng) | {
+        facts = _some_facts(case, rng)
+        words.patterns |= gists | _meanings(role, case, "choice" in facts, rng) | {
             "company": f"{pick(self.companies[held_out], rng)} {last}",
             "kind": role.kinds[last],
             "artifact": artifact.name,
@@ -140,7 +144,7 @@ class Deck:
         }  # fmt: skip
         return Brief(
             self.world, role, case, artifact.name, section.heading, section.kind, pick(VOICES, rng), detail,
-            _some_facts(case, rng), words, columns,
+            facts, words, columns,
         )  # fmt: skip
 
     def _columns(self, role: Role, rng: random.Random) -> tuple[dict[str, str], dict[str, str]]:
@@ -208,9 +212,10 @@ def _cases(role: Role, held_out: bool) -> list:
     ]
 
 
-def _meanings(role: Role, case: Case, rng: random.Random) -> dict[str, str]:
-    """One of each kind of reasoning that the case offers, as patterns."""
-    option, other = case.options if rng.random() < 0.5 else case.options[::-1]
+def _meanings(role: Role, case: Case, chosen: bool, rng: random.Random) -> dict[str, str]:
+    """One of each kind of reasoning that the case offers, as patterns. Which way to act is drawn only where the applicant
+    says it: else it is the first, so that a target never holds a choice that nothing in its input decides."""
+    option, other = case.options[::-1] if chosen and rng.random() < 0.5 else case.options
     worry, assume, item = pick(role.worries, rng), pick(case.assume, rng), pick(role.items, rng)
     means, means_more, means_spare = rng.sample(case.means, 3)
     return {

@@ -10,7 +10,7 @@ import json
 import re
 
 from tasks.recipes.proofkit_drafts import EVENTS, STEPS, TRADEOFFS, Draft, compose, compose_marked, flawed
-from tasks.recipes.proofkit_facts import Brief, Words
+from tasks.recipes.proofkit_facts import Brief
 from tasks.recipes.proofkit_wording import pick, sentence
 
 SCORE_COST = {  # flaw: (criterion, points off 5)
@@ -29,7 +29,9 @@ _SEVERE = (("overclaim",), ("vague",), ("vague", "filler"), ("overclaim", "fille
            ("disclosure", "number", "filler"), ("onesided", "assumption"), ("tradeoff", "assumption"))  # fmt: skip
 _MINOR = ((), ("filler",), ("next",), ("assumption",), ())
 CRITERIA = ("specificity", "evidence", "honesty")
-LONGEST_QUOTE_WORDS = 18
+SHORTEST_QUOTE_WORDS, LONGEST_QUOTE_WORDS = 6, 18
+_LEAD = re.compile(r"(?!Assumption)(?:\S+ ){0,8}\S+$")
+"""What may stand before a colon only to lead up to what follows."""
 
 
 def review(brief: Brief) -> tuple[Brief, str, str]:
@@ -83,7 +85,7 @@ class _Review:
 
     def __init__(self, brief: Brief, draft: Draft, gaps: list[str], quotes: dict[str, str]) -> None:
         self.brief, self.draft, self.gaps = brief, draft, gaps or _minor_gaps(brief, draft)
-        self.words = brief.words.having(**{f"quote_{flaw}": _bare(text) for flaw, text in quotes.items()})
+        self.words = brief.words.having(**{f"quote_{flaw}": excerpt(text) for flaw, text in quotes.items()})
         self.rng = brief.words.rng
 
     def as_json(self) -> str:
@@ -104,7 +106,7 @@ class _Review:
         quote = self.words.patterns.get(f"quote_{about}")
         if quote is None:
             quote = quoted(self.draft, about)
-        return self.brief.move(move, quote=quote, **_thought(self.draft, about, self.words))
+        return self.brief.move(move, quote=quote)
 
     def _strengths(self) -> list[str]:
         """What the draft has; the event first, because a review must show that it was read."""
@@ -140,24 +142,25 @@ _SPOILED_BY = {"next": {"owner", "next"}, "goal": {"number"}, "told": {"vague"}}
 
 
 def quoted(draft: Draft, about: str) -> str:
-    """The draft's own words on something, short enough to quote: whole sentences from the start of a line, or nothing."""
+    """The draft's own words on something, short enough to quote; empty where it has none."""
     line = draft.find(_SHOWN.get(about, ()))
-    return _bare(line.text) if line else ""
+    return excerpt(line.text) if line else ""
 
 
-def _bare(text: str) -> str:
-    """The first sentence, or as much of it as a quotation can hold up to a comma or a colon, without its full stop."""
-    first = re.split(r"(?<=[.!?]) (?=[A-Z])", text)[0].rstrip(".")
-    words = first.split()
-    if len(words) > LONGEST_QUOTE_WORDS:
-        cut = " ".join(words[:LONGEST_QUOTE_WORDS])
-        first = re.split(r"[,;:] (?!.*[,;:] )", cut)[0]
-    return first
-
-
-def _thought(draft: Draft, about: str, words: Words) -> dict[str, str]:
-    """What the draft concludes, for a sentence that speaks of its reasoning."""
-    return {}
+def excerpt(text: str) -> str:
+    """The telling part of a line's first statement: what follows its colon, else its clauses up to a fair length."""
+    stated = [one for one in re.split(r"(?<=[.!?]) (?=[A-Z0-9])", text) if not one.endswith("?")]
+    first = stated[0].rstrip(".")
+    lead, colon, rest = first.partition(": ")
+    if colon and len(rest.split()) >= SHORTEST_QUOTE_WORDS and (_LEAD.match(lead) or len(first.split()) > LONGEST_QUOTE_WORDS):
+        first = rest
+    clauses = re.split(r"(?<=[,;:]) ", first)
+    kept = clauses[0]
+    for clause in clauses[1:]:
+        if len(kept.split()) >= SHORTEST_QUOTE_WORDS and len(f"{kept} {clause}".split()) > LONGEST_QUOTE_WORDS:
+            break
+        kept = f"{kept} {clause}"
+    return kept.rstrip(",;:")
 
 
 def talking_points(brief: Brief) -> tuple[Brief, str, str]:
