@@ -8,7 +8,6 @@ from tasks.recipes.proofkit_facts import Brief
 from tasks.recipes.proofkit_wording import capitalised, pick, with_articles
 
 
-
 def typed_answers(brief: Brief, wish: bool = False) -> str:
     """The text in the form: the event, and each fact that the brief says was told. `wish`: as a wish for a challenge."""
     answers, words, rng = brief.world.answers, brief.words, brief.words.rng

@@ -12,7 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from data_contracts.errors import ConfigError
 from data_contracts.prompt import CONTRACTS_FOLDER
@@ -83,7 +92,9 @@ class Said(_Content):
     def _nothing_new(self) -> Said:
         shown = {slot for slots in parse(self.says).slot_sets() for slot in slots}
         if new := {slot for slots in parse(self.gist).slot_sets() for slot in slots} - shown:
-            raise ValueError(f"gist {self.gist!r} holds {sorted(new)}, which the prompt does not show; put it into says")
+            raise ValueError(
+                f"gist {self.gist!r} holds {sorted(new)}, which the prompt does not show; put it into says"
+            )
         return self
 
 
@@ -141,12 +152,18 @@ class Case(_Content):
         for name in ("said", "told", "named"):
             for text in getattr(self, name):
                 if any(found != wanted for found in parse(text).slot_sets()):
-                    raise ValueError(f"{self.key}: {name} must hold the slots {sorted(wanted)} in every wording: {text!r}")
+                    raise ValueError(
+                        f"{self.key}: {name} must hold the slots {sorted(wanted)} in every wording: {text!r}"
+                    )
         if insiders := [text for text in (*self.told, *self.named, *self.means) if _INSIDER.search(text)]:
-            raise ValueError(f"{self.key}: told, named and means speak of nobody's own company (no we, our, me): {insiders}")
+            raise ValueError(
+                f"{self.key}: told, named and means speak of nobody's own company (no we, our, me): {insiders}"
+            )
         for text in self.told:
             if (least := parse(text).least_words()) < MIN_WORDS_A_SLOT * len(wanted):
-                raise ValueError(f"{self.key}: told has only {least} words beside {len(wanted)} slots; say more: {text!r}")
+                raise ValueError(
+                    f"{self.key}: told has only {least} words beside {len(wanted)} slots; say more: {text!r}"
+                )
         if len(wanted) < 2:
             raise ValueError(f"{self.key}: an event needs at least two slots; found {sorted(wanted)}")
         return self
@@ -185,7 +202,9 @@ class Role(_Content):
     def _known_kinds(self) -> Role:
         unknown = {f"{case.key}: {one}" for case in self.cases for one in case.at if one not in self.kinds}
         if unknown:
-            raise ValueError(f"at names no kind of this role: {', '.join(sorted(unknown))}; known: {', '.join(self.kinds)}")
+            raise ValueError(
+                f"at names no kind of this role: {', '.join(sorted(unknown))}; known: {', '.join(self.kinds)}"
+            )
         return self
 
     @property
@@ -300,7 +319,9 @@ def _read_moves(path: Path, found: list[str]) -> Moves:
         return {}
     for name, voices in moves.items():
         if unknown := sorted(voices.keys() - {"any", *VOICES}):
-            found.append(f"world: {path.name}: {name}: {', '.join(unknown)} is no voice. Known: any, {', '.join(VOICES)}.")
+            found.append(
+                f"world: {path.name}: {name}: {', '.join(unknown)} is no voice. Known: any, {', '.join(VOICES)}."
+            )
         if not voices.get("any"):
             found.append(f"world: {path.name}: {name} has no wording under `any`. Add some that serve every voice.")
     return moves

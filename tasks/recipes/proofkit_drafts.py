@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from tasks.recipes.proofkit_facts import Brief
@@ -47,6 +47,7 @@ CONTEXTS = ("open_context", "context")
 EVENTS = ("open_evidence", "told")
 TRADEOFFS = ("tradeoff", "tradeoff_short")
 STEPS = ("next", "open_plan")
+DISCLOSURES = ("disclosure", "disclosure_plain")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Line:
 
     move: str
     text: str
+    core: str = ""
+    """The telling of the event in it, for a quotation."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ class Draft:
         for place, lines in enumerate(self.paragraphs):
             if lines:
                 as_list = place == self.listed and len(lines) > 1
-                blocks.append("\n".join(f"- {one.text}" for one in lines) if as_list else " ".join(one.text for one in lines))
+                blocks.append(
+                    "\n".join(f"- {one.text}" for one in lines) if as_list else " ".join(one.text for one in lines)
+                )
         return "\n\n".join(blocks)
 
     def lines(self) -> list[Line]:
@@ -89,13 +94,16 @@ class Draft:
         return replace(self, paragraphs=tuple(paragraphs))
 
 
-def compose(brief: Brief, disclosure: str = "disclosure") -> Draft:
-    """A draft without a flaw: every fact that the applicant told is taken up, and every house rule is kept."""
+def compose(brief: Brief, disclosure: str = "disclosure", also: Iterable[str] = ()) -> Draft:
+    """A draft without a flaw: every fact that the applicant told is taken up, and every house rule is kept.
+
+    `also`: moves that it has in any case.
+    """
     rng = brief.words.rng
     opening = list(pick(OPENINGS[brief.section_kind], rng))
     rest = {"worry", "detail", "goal"} & brief.facts | {"assumption"}
     rest |= {move for move, chance in _OPTIONAL.items() if rng.random() < chance}
-    rest |= {"next"} & brief.facts
+    rest |= {"next"} & brief.facts | set(also)
     rest |= set() if set(TRADEOFFS) & set(opening) else {"tradeoff"}
     for one, other in _ALIKE:
         if one in rest and (other in rest or other in opening):
@@ -106,15 +114,22 @@ def compose(brief: Brief, disclosure: str = "disclosure") -> Draft:
         after.sort(key=lambda move: move == "next")
     moves = [*opening, *after]
     moves.insert(len(moves) if rng.random() < 0.85 else len(opening), disclosure)
-    lines = [Line(move, _said(brief, move)) for move in moves]
+    lines = [_line(brief, move) for move in moves]
     return _laid_out(brief, lines, len(opening))
 
 
-def compose_marked(brief: Brief) -> Draft:
+def compose_marked(brief: Brief, also: Iterable[str] = ()) -> Draft:
     """A draft in which only the word "fictional" in one line tells that the company is."""
-    good = compose(brief, "disclosure_plain")
+    good = compose(brief, "disclosure_plain", also)
     line = good.find(CONTEXTS)
     return good.changed(line, Line("context_bare", _said(brief, "context_bare")))
+
+
+def _line(brief: Brief, move: str) -> Line:
+    if move not in EVENTS:
+        return Line(move, _said(brief, move))
+    told = with_articles(brief.words["told"])
+    return Line(move, sentence(brief.move(move, told=told)), told)
 
 
 def _said(brief: Brief, move: str) -> str:
@@ -126,62 +141,68 @@ def _said(brief: Brief, move: str) -> str:
 
 
 def _laid_out(brief: Brief, lines: list[Line], opening: int) -> Draft:
-    """Two or three paragraphs; now and then the last but one is a list."""
+    """Two or three paragraphs; now and then one after the first is a list, in which the disclosure never stands."""
     rng = brief.words.rng
     cuts = {opening} if rng.random() < 0.75 else set()
     if len(lines) - opening > 3 and rng.random() < 0.6:
         cuts.add(opening + 2 if rng.random() < 0.5 else len(lines) - 1)
+    wants_list = rng.random() < (0.4 if brief.voice == "brisk" or brief.section_kind == "plan" else 0.1)
+    if wants_list and lines[-1].move.startswith("disclosure"):
+        cuts.add(len(lines) - 1)
     paragraphs, start = [], 0
     for cut in sorted(cuts | {len(lines)}):
         paragraphs.append(tuple(lines[start:cut]))
         start = cut
-    wants_list = rng.random() < (0.4 if brief.voice == "brisk" or brief.section_kind == "plan" else 0.1)
-    return Draft(brief.section, tuple(paragraphs), len(paragraphs) - 1 if wants_list and len(paragraphs) > 1 else -1)
+    fit = [
+        place for place, some in enumerate(paragraphs) if place and not any("disclosure" in one.move for one in some)
+    ]
+    longest = max(fit, key=lambda place: len(paragraphs[place]), default=-1)
+    return Draft(brief.section, tuple(paragraphs), longest if wants_list else -1)
 
 
 # --- flaws ------------------------------------------------------------------------------------------------------------
+Plant = Callable[[Brief, Draft], Draft]
 NEEDS = {  # flaw: facts that the applicant must have told, so that the mended text follows from the answers
     "tradeoff": ("choice",), "onesided": ("choice",), "assumption": ("assumed",), "vague": (), "disclosure": (),
     "fictional": (), "overclaim": (), "number": ("goal",), "filler": (), "next": ("next",),
 }  # fmt: skip
 
 
-def flawed(brief: Brief, good: Draft, flaw: str) -> tuple[Draft, str]:
-    """(the draft with the flaw planted, the words of the flaw: empty where something is left out)."""
+def flawed(brief: Brief, good: Draft, flaw: str) -> Draft:
+    """The draft with the flaw planted; as it was, where it has not what the flaw spoils."""
     return _PLANT[flaw](brief, good)
 
 
-def _gone(moves: tuple[str, ...]):
-    def plant(brief: Brief, good: Draft) -> tuple[Draft, str]:
+def _gone(moves: tuple[str, ...]) -> Plant:
+    def plant(brief: Brief, good: Draft) -> Draft:
         line = good.find(moves)
-        return (good.changed(line) if line else good), ""
+        return good.changed(line) if line else good
 
     return plant
 
 
-def _replaced(moves: tuple[str, ...], move: str):
-    def plant(brief: Brief, good: Draft) -> tuple[Draft, str]:
-        line, text = good.find(moves), sentence(brief.move(move))
-        return (good.changed(line, Line(move, text)) if line else good), text
+def _replaced(moves: tuple[str, ...], move: str) -> Plant:
+    def plant(brief: Brief, good: Draft) -> Draft:
+        line = good.find(moves)
+        return good.changed(line, Line(move, sentence(brief.move(move)))) if line else good
 
     return plant
 
 
-def _added(move: str):
-    def plant(brief: Brief, good: Draft) -> tuple[Draft, str]:
+def _added(move: str) -> Plant:
+    def plant(brief: Brief, good: Draft) -> Draft:
         rng = brief.words.rng
-        places = [line for line in good.lines() if line.move != "disclosure"]
-        line, text = pick(places, rng), sentence(brief.move(move))
-        planted = Line(move, text)
-        return good.changed(line, *((planted, line) if rng.random() < 0.3 else (line, planted))), text
+        line = pick([one for one in good.lines() if one.move != "disclosure"], rng)
+        planted = Line(move, sentence(brief.move(move)))
+        return good.changed(line, *((planted, line) if rng.random() < 0.3 else (line, planted)))
 
     return plant
 
 
-def _passed_off(brief: Brief, good: Draft) -> tuple[Draft, str]:
+def _passed_off(brief: Brief, good: Draft) -> Draft:
     """The company as if it were a real one: `compose_marked` wrote the line so that one word makes the difference."""
     line = good.find(("context_bare",))
-    return good.changed(line, Line("flaw_fictional", with_articles(line.text.replace("fictional ", "")))), ""
+    return good.changed(line, Line("flaw_fictional", with_articles(line.text.replace("fictional ", ""))))
 
 
 _PLANT = {
@@ -189,7 +210,7 @@ _PLANT = {
     "onesided": _replaced(TRADEOFFS, "flaw_onesided"),
     "assumption": _gone(("assumption",)),
     "vague": _replaced(EVENTS, "flaw_vague"),
-    "disclosure": _gone(("disclosure", "disclosure_plain")),
+    "disclosure": _gone(DISCLOSURES),
     "fictional": _passed_off,
     "overclaim": _added("flaw_overclaim"),
     "number": _replaced(("goal",), "flaw_result"),
@@ -209,8 +230,8 @@ def revision(brief: Brief) -> tuple[Brief, str, str, str]:
     flaw = pick(possible, rng)
     brief = brief.with_facts(*NEEDS[flaw])
     good = compose_marked(brief) if flaw == "fictional" else compose(brief)
-    bad, _ = flawed(brief, good, flaw)
+    bad = flawed(brief, good, flaw)
     if flaw in ("filler", "overclaim") and rng.random() < 0.3:
-        bad, _ = flawed(brief, bad, flaw)
-    rubric = sentence(brief.words.one_of(brief.world.answers.rubrics["tradeoff" if flaw == "onesided" else flaw])).rstrip(".")
-    return brief, bad.text(), rubric, good.text()
+        bad = flawed(brief, bad, flaw)
+    rubric = brief.words.one_of(brief.world.answers.rubrics["tradeoff" if flaw == "onesided" else flaw])
+    return brief, bad.text(), sentence(rubric).rstrip("."), good.text()

@@ -118,11 +118,10 @@ class Deck:
         }
         firsts = {a + b for a in names.company_first for b in names.company_second} - set(names.company_denied)
         firsts = sorted(one for one in firsts if not _THREE_ALIKE.search(one))
-        self.companies = {
-            side: [one for one in firsts if is_held_out(one) == side]
-            for side in (False, True)
-        }
-        if empty := [str(key) for table in (self.cases, self.odd, self.companies) for key, some in table.items() if not some]:
+        self.companies = {side: [one for one in firsts if is_held_out(one) == side] for side in (False, True)}
+        if empty := [
+            str(key) for table in (self.cases, self.odd, self.companies) for key, some in table.items() if not some
+        ]:
             raise ConfigError(f"world: nothing falls on one side of the split for {', '.join(empty)}. Add content.")
 
     def brief(self, role: Role, rng: random.Random, held_out: bool) -> Brief:
@@ -219,13 +218,13 @@ def _meanings(role: Role, case: Case, chosen: bool, rng: random.Random) -> dict[
     worry, assume, item = pick(role.worries, rng), pick(case.assume, rng), pick(role.items, rng)
     means, means_more, means_spare = rng.sample(case.means, 3)
     return {
-        "role": role.role, "pick": option.what, "picking": option.doing, "gain": option.gain, "cost": option.cost,
-        "because": option.because, "other": other.what, "othering": other.doing, "other_gain": other.gain,
-        "other_cost": other.cost, "that": assume.that, "otherwise": assume.otherwise, "measure": case.measure,
-        "next": pick(case.next, rng), "worry": worry.worry, "reply": worry.reply, "item": item.one, "items": item.many,
-        "colleague": pick(role.colleagues, rng), "title": pick(case.title, rng), "vague": pick(case.vague, rng),
-        "means": means, "means_more": means_more, "means_spare": means_spare, "told": pick(case.told, rng), "named": pick(case.named, rng),
-        "said": pick(case.said, rng),
+        "role": role.role, "title": pick(case.title, rng), "vague": pick(case.vague, rng), "measure": case.measure,
+        "said": pick(case.said, rng), "told": pick(case.told, rng), "named": pick(case.named, rng),
+        "means": means, "means_more": means_more, "means_spare": means_spare, "next": pick(case.next, rng),
+        "pick": option.what, "picking": option.doing, "gain": option.gain, "cost": option.cost, "because": option.because,
+        "other": other.what, "othering": other.doing, "other_gain": other.gain, "other_cost": other.cost,
+        "that": assume.that, "otherwise": assume.otherwise, "worry": worry.worry, "reply": worry.reply,
+        "colleague": pick(role.colleagues, rng), "item": item.one, "items": item.many,
     }  # fmt: skip
 
 
@@ -234,5 +233,3 @@ def _some_facts(case: Case, rng: random.Random) -> frozenset[str]:
     while len(facts) > MOST_FURTHER_FACTS:
         facts.remove(pick(facts, rng))
     return frozenset(facts)
-
-

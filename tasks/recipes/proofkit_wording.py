@@ -18,7 +18,9 @@ _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _SLOT = re.compile(r"\{([a-z_0-9]+)\}")
 # Words that begin with a vowel letter and a consonant sound, or the other way round.
 _CONSONANT_SOUND = re.compile(r"(?:uni(?!n|mp)|us[eu]|one\b|once|eu|ut[ei]n|uk)", re.IGNORECASE)
-_VOWEL_SOUND = re.compile(r"(?:[aeiou]|hour|honest|honou?r|heir|8|11\b|18\b|fmea|hr\b|mri\b|sla\b|sms\b|rfp\b|nda\b)", re.IGNORECASE)
+_VOWEL_SOUND = re.compile(
+    r"(?:[aeiou]|hour|honest|honou?r|heir|8|11\b|18\b|fmea|hr\b|mri\b|sla\b|sms\b|rfp\b|nda\b)", re.IGNORECASE
+)
 _ARTICLE = re.compile(r"\b([Aa])n? (?=([\"'“‘(]?)([A-Za-z0-9][\w'-]*))")
 _SENTENCE_START = re.compile(r"(^|[.!?][\"”']? |\n)([\"“']?)([a-z])")
 
