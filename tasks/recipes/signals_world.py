@@ -55,9 +55,6 @@ ENDINGS = {"": 0.5, ", as expected": 0.2, ", a surprise": 0.8}
 MOVE = {1: "rise", -1: "fall", 0: "none"}
 RELATION = {1: "match", -1: "clash", 0: "apart"}
 CHANGE = {1: "rises", -1: "falls", 0: "stays"}
-PRICES = ("0.2", "0.4", "0.5", "0.6", "0.8")
-LINES = {"Published": MONTHS, "Market closes": MONTHS, "Current price": PRICES}
-"""Labels of further prompt lines, and their values. They say nothing about the answer, which has to be learned as well."""
 NEUTRAL = (
     "Only the words given here count.",
     "The month does not change the reading.",
@@ -66,8 +63,6 @@ NEUTRAL = (
 )
 """Sentences that say nothing about the answer. How many a trace gets is drawn without looking at its label, and the words
 of MOVE, RELATION and CHANGE are of one length each: so the length of a trace cannot tell noise from signal."""
-LINED_FRACTION = 0.5
-"""Share of the rows that carry two or three further lines, drawn without looking at the label."""
 HELD_OUT_FRACTION = 0.25
 MAX_REPEATS_PER_ROW = 5
 UNFAITHFUL_FRACTION = 0.2
@@ -95,12 +90,9 @@ def combination_of(row: Row) -> str:
 
 def nano_rows(n_train_rows: int, n_heldout_rows: int, seed: int) -> tuple[list[Row], list[Row]]:
     """(train, held-out) rows with right answers; no (headline, question) twice, no wording combination in both."""
-    rng, lines = random.Random(f"nano rows {seed}"), random.Random(f"nano lines {seed}")
+    rng = random.Random(f"nano rows {seed}")
     seen: set[tuple[str, str]] = set()
-    train, heldout = (
-        _draw_rows(n_rows, rng, held_out, seen) for n_rows, held_out in ((n_train_rows, False), (n_heldout_rows, True))
-    )
-    return [_lined(row, lines) for row in train], [_lined(row, lines) for row in heldout]
+    return _draw_rows(n_train_rows, rng, False, seen), _draw_rows(n_heldout_rows, rng, True, seen)
 
 
 def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
@@ -110,12 +102,12 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
     learns by a sudden step that without drills came late, or for some seeds and thread counts not at all (measured).
     Held-out wording combinations never occur here, under any prompt.
     """
-    rng, lines = random.Random(f"nano pretraining {seed}"), random.Random(f"nano pretraining lines {seed}")
+    rng = random.Random(f"nano pretraining {seed}")
     contract = load_prompt("signals")
     for index in range(n_rows):
         metric, needed = _CYCLE[index // 3 % len(_CYCLE)]
         row = _row(metric, needed, rng, held_out=False)
-        chat = contract.messages(_lined(row, lines))
+        chat = contract.messages(row)
         if index % 3 == 0:
             yield chat, completion(_as_metric(row, rng))
         elif index % 3 == 1:
@@ -171,14 +163,6 @@ def _row(metric: int, needed: int, rng: random.Random, held_out: bool) -> Row:
     }
     row["trace"] = _trace(row, _comparison(row, needed), rng)
     return row
-
-
-def _lined(row: Row, rng: random.Random) -> Row:
-    """The row, now and then with further lines. `rng` draws nothing else, so the rows are the same with lines or without."""
-    if rng.random() >= LINED_FRACTION:
-        return row
-    labels = rng.sample(list(LINES), rng.randint(2, len(LINES)))
-    return row | {"context": "\n".join(f"{label}: {rng.choice(LINES[label])}" for label in labels)}
 
 
 def _as_metric(row: Row, rng: random.Random) -> Row:

@@ -55,13 +55,7 @@ def test_too_few_pairs_are_unscored():
 @pytest.mark.parametrize("row", ROWS[:24])
 def test_each_variant_changes_what_it_says_and_nothing_else(row):
     found = signals_probe.variants(row)
-    lines = str(row.get("context") or "").split("\n")
-    reordered = ["reordered_context"] if len(lines) > 1 else []
-    assert list(found) == ["negated_question", "swapped_subject", "moved_date", *reordered]
-    for changed in reordered and [found["reordered_context"]]:
-        assert changed["context"].split("\n") == [*lines[1:], lines[0]] != lines
-        assert {**changed, "context": row["context"]} == row
-        del found["reordered_context"]
+    assert list(found) == ["negated_question", "swapped_subject", "moved_date"]
     subject, happening, form = signals_world.combination_of(row).split("|")
     needed = signals_world.QUESTION_FORMS[form]
     for kind, changed in found.items():
