@@ -200,7 +200,7 @@ def hub_problem(entry: ModelEntry) -> str | None:
     except (httpx.HTTPError, HfHubHTTPError, OSError) as error:
         return f"{where} cannot be looked up ({type(error).__name__}). Check the network and HF_ENDPOINT."
     if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
-        return f"{where} holds no safetensors file. Give a repository of weights; pickles and GGUF-only ones are not loaded."
+        return f"{where} holds no safetensors file. Pickles are never loaded; download a GGUF file and give it as gguf."
     return _quantised(info.config or {}, where)
 
 

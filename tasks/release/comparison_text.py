@@ -32,6 +32,7 @@ def comparison_markdown(board: Mapping) -> str:
         "".join(f"- {note}\n" for note in board["notes"]),
         "## Neighbours\n\n" + _neighbours(board),
         "## What sets them apart\n\n" + _apart(board),
+        _measures(board),
         "## Gates, as information\n\n" + _gates(board),
     ]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
@@ -146,6 +147,23 @@ def _distance(row: Mapping) -> list[str]:
 
 def _share(score: Mapping | None) -> str:
     return "–" if score is None or not score["n"] else words.percent(score["value"])
+
+
+def _measures(board: Mapping) -> str:
+    """Numbers that are no share of rows, such as the slope of predicted on true magnitudes."""
+    names = [name for row in board["models"] for name, one in row["measures"].items() if one["value"] is not None]
+    names = list(dict.fromkeys(names))
+    if not names:
+        return ""
+    cells = [[row["model"], *(_measure(row["measures"].get(name)) for name in names)] for row in board["models"]]
+    table = markdown_table(["model", *map(words.label, names)], cells, right=len(names))
+    return f"## Measures\n\n{table}"
+
+
+def _measure(one: Mapping | None) -> str:
+    if one is None or one["value"] is None:
+        return "cannot tell"
+    return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
 
 
 def _gates(board: Mapping) -> str:
