@@ -268,3 +268,19 @@ def test_an_older_board_gives_a_diff(tmp_path, two):
 def test_without_an_evaluation_there_is_nothing_to_judge(tmp_path, two):
     with pytest.raises(ConfigError, match="no evaluation among its inputs"):
         judge_answers(config(two), world.job(tmp_path))
+
+
+def test_the_board_of_a_comparison_is_read_with_its_roles(tmp_path, two):
+    roles = {
+        "direct": {"role": "base"},
+        "student": {"role": "ceiling"},
+        "base": {"role": None},
+        "ceiling": {"role": None},
+    }
+    folder = world.evaluation(tmp_path / "ev", ANSWERS, roles)
+    listed = json.loads((folder / "leaderboard.json").read_text())
+    (folder / "leaderboard.json").write_text(json.dumps({"format": 1, "rows": {"count": PROMPTS}, "models": listed}))
+    board, _, _ = run(tmp_path, config(two, ceiling=[], floor=[]), compared=folder)
+    assert {one["model"]: one["role"] for one in board["rows"]} == {
+        "ceiling": "competitor", "student": "yardstick", "direct": "floor", "base": "competitor",
+    }  # fmt: skip
