@@ -37,7 +37,7 @@ def kept_boards(folder: Path, name: str) -> list[Path]:
 
 
 def find_board(named: str, folder: Path) -> Path:
-    """A board by its path, by the folder of a judgement or release, or by a part of the name under which it is kept.
+    """A board by its path, by the folder of a judgement or of a release, or by a part of the name under which it is kept.
 
     Raises:
         ConfigError: there is none, or more than one of that name.
@@ -45,8 +45,9 @@ def find_board(named: str, folder: Path) -> Path:
     path = Path(named)
     if path.is_file():
         return path
-    if (path / BOARD).is_file():
-        return path / BOARD
+    for inside in (path / "board" / BOARD, path / BOARD):  # a release has a leaderboard of its own beside board/
+        if inside.is_file():
+            return inside
     kept = sorted((folder / "boards").glob("*/*.json"))
     found = [one for one in kept if named and named in f"{one.parent.name}/{one.stem}"]
     if len(found) == 1:

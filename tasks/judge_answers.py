@@ -122,6 +122,7 @@ def _plan(config: JudgeConfig, job: Job) -> Plan:
         raise ConfigError("judge_answers: there is no evaluation among its inputs. Give one or more.")
     table = read_answers(
         evaluations,
+        _manifests(job),
         load_prompt(job.recipe, config.task_words),
         prompts=config.prompts,
         seed=config.seed,
@@ -132,13 +133,13 @@ def _plan(config: JudgeConfig, job: Job) -> Plan:
     return Plan(table, load_rubric(job.recipe), config.seed, config.compared_pairs)
 
 
+def _manifests(job: Job) -> dict[str, dict]:
+    return {name: json.loads(path.read_text("utf-8")) for name, path in job.manifests.items()}
+
+
 def _refuse_judges(config: JudgeConfig, job: Job, table: AnswerTable, identities: list[Identity]) -> None:
     """Before anything is asked: a model that judges itself, and one opinion that sits twice."""
-    kinds = {
-        one["kind"]
-        for path in job.manifests.values()
-        for one in json.loads(path.read_text("utf-8")).get("inputs", {}).values()
-    }
+    kinds = {one["kind"] for manifest in _manifests(job).values() for one in manifest.get("inputs", {}).values()}
     wrong = self_judging(config.judges, identities, table.models, sorted(kinds))
     wrong += twice_on_the_panel(config.judges, identities)
     if wrong:

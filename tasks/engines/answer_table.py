@@ -1,7 +1,7 @@
 """The answers that a panel judges: read from evaluations, put side by side by prompt, cut to what judges never see twice.
 
-Reads answers.jsonl ({"row", "answers": {model: text}}) and leaderboard.json of each evaluation. With several evaluations
-a model is called <input>/<model>; one file that answered alike in all of them stands there once, under its bare name.
+Reads answers.jsonl ({"row", "answers": {model: text}}) and leaderboard.json of each evaluation or comparison. With several
+of them a model is called <input>/<model>; one file that answered alike in all stands there once, under its bare name.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class AnswerTable:
 
 def read_answers(
     inputs: Mapping[str, Path],
+    manifests: Mapping[str, Mapping],
     contract: PromptContract,
     *,
     prompts: int,
@@ -91,7 +92,7 @@ def read_answers(
         ConfigError: the evaluations were asked different prompts, or a name in `only`, `roles` or `families` fits no model.
         ArtifactError: an evaluation holds no answers, or not every model's.
     """
-    found = {name: _read(name, folder, contract) for name, folder in inputs.items()}
+    found = {name: _read(name, folder, manifests.get(name, {}), contract) for name, folder in inputs.items()}
     _refuse_other_prompts({name: set(one.lines) for name, one in found.items()})
     tasks = list(next(iter(found.values())).lines)
     chosen = sorted(random.Random(seed).sample(range(len(tasks)), min(prompts, len(tasks))))
@@ -109,14 +110,16 @@ class _Evaluation:
     lines: dict[str, dict]
     """Task -> line of answers.jsonl."""
     board: list[dict]
+    endpoints: dict[str, Identity]
+    """Model -> where it answers, for those behind an endpoint."""
 
 
-def _read(name: str, folder: Path, contract: PromptContract) -> _Evaluation:
+def _read(name: str, folder: Path, manifest: Mapping, contract: PromptContract) -> _Evaluation:
     for wanted in ("answers.jsonl", "leaderboard.json"):
         if not (folder / wanted).is_file():
             raise ArtifactError(f"judge_answers: {name} holds no {wanted}. Give an evaluation as the input {name}.")
     board = json.loads((folder / "leaderboard.json").read_text("utf-8"))
-    board = board["rows"] if isinstance(board, dict) else board
+    board = board["models"] if isinstance(board, dict) else board  # a comparison's board holds more than its models
     models = {row["model"] for row in board}
     lines: dict[str, dict] = {}
     short = 0
@@ -129,7 +132,14 @@ def _read(name: str, folder: Path, contract: PromptContract) -> _Evaluation:
             f"judge_answers: {short if lines else 'all'} of {len(lines)} prompts of {name} lack a model's answer. "
             f"Expected one of each of {len(models)} models. Evaluate again."
         )
-    return _Evaluation(lines, board)
+    return _Evaluation(lines, board, _endpoints(manifest))
+
+
+def _endpoints(manifest: Mapping) -> dict[str, Identity]:
+    """What the settings of a comparison say about models behind endpoints."""
+    entries = manifest.get("key_parts", {}).get("config", {}).get("models", [])
+    given = {one["name"]: one["endpoint"] for one in entries if isinstance(one, dict) and one.get("endpoint")}
+    return {name: Identity(normal_url(one["base_url"]), one["model"]) for name, one in given.items()}
 
 
 def task_of(contract: PromptContract, row: dict) -> str:
@@ -159,19 +169,15 @@ def _merged(found: dict[str, _Evaluation], tasks: list[str]) -> tuple[list[Model
         same = {(row.get("file_digest"), tuple(one)) for one, (_, row) in zip(answers, given, strict=True)}
         alike = len(given) == len(found) and len(same) == 1
         for (label, row), one in list(zip(given, answers, strict=True))[: 1 if alike else None]:
-            models.append(_model(name if alike else f"{label}/{name}", row))
+            models.append(_model(name if alike else f"{label}/{name}", row, found[label].endpoints.get(name)))
             texts.append(one)
     return models, texts
 
 
-def _model(name: str, row: dict) -> Model:
-    identity = None
-    if row.get("base_url"):
-        identity = Identity(normal_url(row["base_url"]), row.get("served_as") or row["model"])
+def _model(name: str, row: dict, identity: Identity | None) -> Model:
     return Model(
         name,
-        role={"ceiling": YARDSTICK, "floor": FLOOR}.get(row.get("role", ""), COMPETITOR),
-        family=row.get("family"),
+        role={"ceiling": YARDSTICK, "base": FLOOR}.get(row.get("role") or "", COMPETITOR),
         file_digest=row.get("file_digest"),
         size_bytes=row.get("size_bytes"),
         identity=identity,

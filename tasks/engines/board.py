@@ -23,7 +23,8 @@ class JudgeRecord:
     name: str
     family: str
     served_as: str
-    where: str
+    identity: str
+    """Digest of the model behind it."""
     structured: str
     died: str
     asked: int
@@ -137,7 +138,7 @@ def _judge(panel: Panel, table: AnswerTable, judge: int, one: JudgeRecord) -> di
         "name": one.name,
         "family": one.family,
         "served_as": one.served_as,
-        "where": one.where,
+        "identity": one.identity,
         "structured": one.structured,
         "died": one.died,
         "counts": judge in panel.counting,

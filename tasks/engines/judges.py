@@ -6,6 +6,7 @@ what it did not say is unscored.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
@@ -119,6 +120,11 @@ class Identity:
     files: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Relative path -> sha256, for a folder."""
 
+    @property
+    def digest(self) -> str:
+        """What a board says of it: it tells two models apart, and no address."""
+        return self.where if not self.model else hashlib.sha256(f"{self.where} {self.model}".encode()).hexdigest()
+
 
 def identity_of(judge: JudgeSettings) -> Identity:
     """The model that a judge asks. Reads every byte of a local one, once."""
@@ -184,7 +190,7 @@ def ask_judge(
             asks = [_ask(judge, where, one, structured) for one in questions]
             answer_all(asks, log, source, beat)
     except (TransientError, ConfigError, ArtifactError) as error:
-        died = str(error)
+        died = str(error).replace((judge.base_url or "").rstrip("/") or "\0", judge.name)  # a board names no address
     return Heard([log.get(ask) for ask in asks], [ask.digest for ask in asks], structured, died)
 
 

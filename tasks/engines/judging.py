@@ -206,7 +206,7 @@ def judge_record(
         name=judge.name,
         family=judge.family,
         served_as=judge.served_as,
-        where=identity.where,
+        identity=identity.digest,
         structured=told["structured"],
         died=told["died"],
         asked=len(mine),

@@ -132,7 +132,7 @@ def _comparable(old: Mapping, new: Mapping) -> str:
     if old["prompts_digest"] != new["prompts_digest"]:
         differ.append("the prompts")
     panels = [
-        sorted((one["served_as"], one["where"]) for one in board["judges"] if one["counts"]) for board in (old, new)
+        sorted((one["served_as"], one["identity"]) for one in board["judges"] if one["counts"]) for board in (old, new)
     ]
     if panels[0] != panels[1]:
         differ.append("the judges that count")

@@ -22,7 +22,7 @@ def board(final: float, digest: str = "p") -> dict:
         "model": "student", "rank": 1, "role": "competitor", "final": {"value": final, "low": final - 1, "high": final + 1},
         "judges_alone": None, "gate_pass_rate": 1.0, "file_digest": None,
     }  # fmt: skip
-    judge = {"served_as": "m", "where": "w", "counts": True}
+    judge = {"served_as": "m", "identity": "w", "counts": True}
     return {
         "format": 1, "rows": [row], "judges": [judge], "findings": [], "rubric": {"digest": "r"}, "prompts_digest": digest,
         "formula": "f",
@@ -59,6 +59,9 @@ def test_boards_are_found_by_path_folder_or_part_of_a_name(shelf):
         == kept[0]
     )
     assert find_board(str(shelf / "a"), shelf) == shelf / "a" / "leaderboard.json"
+    (shelf / "a" / "board").mkdir()
+    (shelf / "a" / "board" / "leaderboard.json").write_text("{}")
+    assert find_board(str(shelf / "a"), shelf) == shelf / "a" / "board" / "leaderboard.json"
     assert "+5.0 (intervals apart)" in diff("11-23", "11-24", shelf)
 
 

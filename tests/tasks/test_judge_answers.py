@@ -118,11 +118,20 @@ def test_a_second_build_asks_nothing_again(tmp_path, two):
 
 
 def test_a_judge_under_test_is_refused_before_anything_is_asked(tmp_path, two):
-    extra = {"student": {"base_url": two[1].url.replace("127.0.0.1", "localhost"), "served_as": "qwen-1"}}
+    job = world.job(tmp_path, compared=world.evaluation(tmp_path / "ev", ANSWERS))
+    job.manifests = {"compared": tmp_path / "manifest.json"}
+
+    def asked_at(model: str) -> None:
+        endpoint = {"base_url": two[1].url.replace("127.0.0.1", "localhost") + "/", "model": model}
+        entries = [{"name": "student", "endpoint": endpoint}, {"name": "direct", "endpoint": None}]
+        job.manifests["compared"].write_text(json.dumps({"key_parts": {"config": {"models": entries}}}))
+
+    asked_at("qwen-1")
     with pytest.raises(ConfigError, match="judge qwen is student, a model under test") as caught:
-        run(tmp_path, config(two), extra=extra)
+        execute(STAGE, config(two), job)
     assert "nothing was asked" in str(caught.value) and not two[0].requests and not two[1].requests
-    run(tmp_path, config(two), extra={"student": {"base_url": two[1].url, "served_as": "another-model"}})
+    asked_at("another-model")
+    execute(STAGE, config(two), job)
 
 
 def test_one_model_twice_on_the_panel_is_refused(tmp_path, two):
@@ -151,7 +160,8 @@ def test_a_judge_that_dies_leaves_the_others_standing_and_can_be_asked_again(tmp
         board, _, _ = run(tmp_path, config((alive, dying, third), prompts=PROMPTS))
         assert [one["counts"] for one in board["judges"]] == [True, False, True]
         assert row(board, "student")["rank"] == 1 and board["findings"][0]["kind"] == "ceiling"
-        assert "gave no answer in 2 tries" in board["judges"][1]["died"]
+        assert board["judges"][1]["died"].startswith("endpoint qwen gave no answer in 2 tries")
+        assert dying.url not in json.dumps(board) and alive.url not in json.dumps(board)
         assert any(note.startswith("qwen stopped answering") for note in board["notes"])
         dying._scripts.clear()
         board, _, _ = run(tmp_path, config((alive, dying, third), ask_again=1))
@@ -258,3 +268,19 @@ def test_an_older_board_gives_a_diff(tmp_path, two):
 def test_without_an_evaluation_there_is_nothing_to_judge(tmp_path, two):
     with pytest.raises(ConfigError, match="no evaluation among its inputs"):
         judge_answers(config(two), world.job(tmp_path))
+
+
+def test_the_board_of_a_comparison_is_read_with_its_roles(tmp_path, two):
+    roles = {
+        "direct": {"role": "base"},
+        "student": {"role": "ceiling"},
+        "base": {"role": None},
+        "ceiling": {"role": None},
+    }
+    folder = world.evaluation(tmp_path / "ev", ANSWERS, roles)
+    listed = json.loads((folder / "leaderboard.json").read_text())
+    (folder / "leaderboard.json").write_text(json.dumps({"format": 1, "rows": {"count": PROMPTS}, "models": listed}))
+    board, _, _ = run(tmp_path, config(two, ceiling=[], floor=[]), compared=folder)
+    assert {one["model"]: one["role"] for one in board["rows"]} == {
+        "ceiling": "competitor", "student": "yardstick", "direct": "floor", "base": "competitor",
+    }  # fmt: skip
