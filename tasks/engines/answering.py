@@ -18,7 +18,8 @@ from tasks.core.stage import Settings
 from tasks.engines.chat_endpoint import ChatEndpoint, LocalChat, Source, local_identity, url_problem
 from tasks.engines.harmony import ChannelReader
 from tasks.engines.teacher import API_KEY
-from tasks.engines.vllm_source import DEFAULT_PYTHON, VllmSettings, VllmSource, interpreter_problem
+from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, interpreter_problem
+from tasks.engines.vllm_source import VllmSource
 
 Engine = Literal["vllm", "endpoint", "transformers", "llama_cpp"]
 

@@ -20,7 +20,8 @@ from tasks.engines import hf_engine
 from tasks.engines.chat_endpoint import Ask, LocalChat
 from tasks.engines.prompt_ids import Prompts
 from tasks.engines.vllm_parity import parity_checks, serving_parity
-from tasks.engines.vllm_source import DEFAULT_PYTHON, VllmSettings, VllmSource, interpreter_problem, stack_files
+from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, interpreter_problem, stack_files
+from tasks.engines.vllm_source import VllmSource
 from tests.fixtures.tiny_model import edit_json, make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,7 +136,8 @@ def test_a_worker_dies_with_its_parent(folder, tmp_path):
     code = f"""
     import sys; sys.path.insert(0, {str(ROOT)!r})
     from pathlib import Path
-    from tasks.engines.vllm_source import *
+    from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings
+    from tasks.engines.vllm_source import VllmSource
     from tests.tasks.test_vllm_source import asks
     source = VllmSource(Path({str(folder)!r}), VllmSettings(), {DEFAULT_PYTHON!r}, Path({str(tmp_path)!r}))
     answers = source.answers(asks(64, max_tokens=400), lambda _n: None)
