@@ -67,6 +67,7 @@ def test_vllm_answers_as_transformers_does(source, folder):
 
 @needs_vllm
 def test_one_worker_answers_batch_after_batch_and_keeps_the_room_of_each(source):
+    list(source.answers(asks(1, max_tokens=3), lambda _n: None))
     workers = [one.process.pid for one in source.workers]
     found = list(source.answers(asks(20, max_tokens=7), lambda _n: None))
     assert len(texts(found)) == 20 and {answer.completion_tokens for _, answer in found} == {7}
