@@ -60,6 +60,9 @@ class AnsweringConfig(Settings):
     """0 is greedy. Left empty (null) the endpoint chooses; some hosted models allow nothing else."""
     seed: int = Field(default=42, ge=0)
     """What answers are drawn with where temperature is above 0: the same seed, the same answers, as far as the engine allows."""
+    thinking: bool | None = None
+    """Turn a model's thinking on or off by the switch of its chat template (enable_thinking); left to the template when left
+    out. Thoughts cost tokens and never become a row, but for a recipe whose answers hold a trace."""
     batch_rows: int = Field(default=32, ge=1)
     """transformers, llama_cpp: prompts in a batch."""
     vllm: VllmSettings = Field(default=VllmSettings(), title="vLLM")

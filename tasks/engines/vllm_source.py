@@ -65,7 +65,7 @@ class VllmSource:
             ChildError: a worker died; with the end of what it printed.
         """
         prompts = Prompts.of(self.folder, self.settings.max_model_len_tokens)
-        sent = [prompts.render(ask.messages) for ask in asks]
+        sent = [prompts.render(ask.messages, ask.thinking) for ask in asks]
         prompts.refuse_too_long([ids for ids, _ in sent])
         lines = [
             {

@@ -78,7 +78,7 @@ def test_one_worker_answers_batch_after_batch_and_keeps_the_room_of_each(source)
 @needs_vllm
 def test_seeds_repeat_sampled_answers(source):
     def drawn(seed: int) -> dict[str, str]:
-        some = [Ask(a.where, a.model, a.messages, 24, 1.0, seed) for a in asks()]
+        some = [Ask(a.where, a.model, a.messages, 24, 1.0, seed=seed) for a in asks()]
         return texts(source.answers(some, lambda _n: None))
 
     assert drawn(1) == drawn(1)
