@@ -37,7 +37,7 @@ from tasks.engines.teacher_answers import (
     line_of,
     refusal_of,
 )
-from tasks.engines.vllm_source import stack_files
+from tasks.engines.vllm_settings import stack_files
 from tasks.recipes import keeps_trace
 
 

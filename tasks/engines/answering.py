@@ -18,7 +18,8 @@ from tasks.core.stage import Settings
 from tasks.engines.chat_endpoint import ChatEndpoint, LocalChat, Source, local_identity, url_problem
 from tasks.engines.harmony import ChannelReader
 from tasks.engines.teacher import API_KEY
-from tasks.engines.vllm_source import DEFAULT_PYTHON, VllmSettings, VllmSource, interpreter_problem
+from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, interpreter_problem
+from tasks.engines.vllm_source import VllmSource
 
 Engine = Literal["vllm", "endpoint", "transformers", "llama_cpp"]
 
@@ -59,6 +60,9 @@ class AnsweringConfig(Settings):
     """0 is greedy. Left empty (null) the endpoint chooses; some hosted models allow nothing else."""
     seed: int = Field(default=42, ge=0)
     """What answers are drawn with where temperature is above 0: the same seed, the same answers, as far as the engine allows."""
+    thinking: bool | None = None
+    """Turn a model's thinking on or off by the switch of its chat template (enable_thinking); left to the template when left
+    out. Thoughts cost tokens and never become a row, but for a recipe whose answers hold a trace."""
     batch_rows: int = Field(default=32, ge=1)
     """transformers, llama_cpp: prompts in a batch."""
     vllm: VllmSettings = Field(default=VllmSettings(), title="vLLM")

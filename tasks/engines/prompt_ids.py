@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import ArtifactError
 from tasks.engines import chat, hf_engine
+from tasks.engines.chat_template import thinking_switch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,12 +49,14 @@ class Prompts:
         path = self.folder / "generation_config.json"
         return chat.stop_ids(self.tokenizer, json.loads(path.read_text("utf-8")) if path.is_file() else {})
 
-    def render(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], str]:
+    def render(self, messages: Sequence[dict[str, str]], thinking: bool | None = None) -> tuple[list[int], str]:
         """(ids of the chat up to the answer, the think tag that the template has opened, or nothing).
 
-        A template that opens the model's thoughts hides their beginning from the answer; without it they look like the answer.
+        `thinking` as in chat_template.thinking_switch. A template that opens the model's thoughts hides their beginning from
+        the answer; without it they look like the answer.
         """
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        switch = thinking_switch(thinking)
+        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **switch)
         opened = _OPEN_THOUGHT.search(text)
         return chat.text_ids(self.tokenizer, text), opened.group() if opened else ""
 

@@ -65,7 +65,15 @@ def ask_all(
 
 def _ask(config: AnsweringConfig, answerer: Answerer, one: Prompt) -> Ask:
     seed = config.sampling_seed(one.digest)
-    return Ask(answerer.where, answerer.name, one.messages, one.max_tokens, config.temperature, seed)
+    return Ask(
+        where=answerer.where,
+        model=answerer.name,
+        messages=one.messages,
+        max_tokens=one.max_tokens,
+        temperature=config.temperature,
+        thinking=config.thinking,
+        seed=seed,
+    )
 
 
 def _read(reader: ChannelReader | None, answer: Answer) -> Answer:

@@ -13,7 +13,8 @@ from pathlib import Path
 from data_contracts.verdict import Check, check, report
 from tasks.engines import hf_engine
 from tasks.engines.prompt_ids import Prompts
-from tasks.engines.vllm_source import DEFAULT_PYTHON, Finished, VllmSettings, VllmSource
+from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings
+from tasks.engines.vllm_source import Finished, VllmSource
 
 MIN_TOKENS = 100
 """Fewer compared tokens tell nothing."""

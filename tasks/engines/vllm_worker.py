@@ -17,9 +17,9 @@ import json
 import os
 import queue
 import signal
-import sys
 import threading
 import time
+from collections.abc import Iterator
 
 _ALIVE_EVERY_S = 1.0
 
@@ -29,10 +29,11 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # vLLM and its libraries print on standard output
     batches: queue.SimpleQueue = queue.SimpleQueue()
-    head = json.loads(sys.stdin.buffer.readline())
+    lines = _lines()
+    head = json.loads(next(lines))
     if head.get("cores"):
         os.sched_setaffinity(0, head["cores"])  # before anything counts cores
-    threading.Thread(target=_read, args=(batches,), daemon=True).start()
+    threading.Thread(target=_read, args=(lines, batches), daemon=True).start()
     started = time.monotonic()
     from vllm import LLM
 
@@ -46,11 +47,19 @@ def main() -> None:
         _say(out, {"done": _run(llm.llm_engine, set(head["stop_ids"]), out)})
 
 
-def _read(batches: queue.SimpleQueue) -> None:
+def _lines() -> Iterator[bytes]:
+    """Standard input line by line. Not sys.stdin: its lock, held by a daemon thread, aborts the interpreter's shutdown."""
+    begun = b""
+    while part := os.read(0, 1 << 16):
+        *whole, begun = (begun + part).split(b"\n")
+        yield from whole
+
+
+def _read(lines: Iterator[bytes], batches: queue.SimpleQueue) -> None:
     """Hand over each batch of prompts; at the end of the input, end everything."""
     asks = []
     with contextlib.suppress(OSError, ValueError):
-        for line in iter(sys.stdin.buffer.readline, b""):
+        for line in lines:
             value = json.loads(line)
             if value.get("end"):
                 batches.put(asks)

@@ -31,7 +31,8 @@ from tasks.engines import hf_engine
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.chat_endpoint import Ask
 from tasks.engines.prompt_ids import Prompts
-from tasks.engines.vllm_source import DEFAULT_PYTHON, VllmSettings, VllmSource, placed, vllm_interpreter
+from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, vllm_interpreter
+from tasks.engines.vllm_source import VllmSource, placed
 from tasks.recipes import signals_world
 
 HERE = Path(__file__).resolve().parent

@@ -9,7 +9,7 @@ import pytest
 from data_contracts.prompt import load_prompt
 from tasks.core.stage import execute
 from tasks.engines.harmony import MARKS
-from tasks.engines.vllm_source import DEFAULT_PYTHON, interpreter_problem
+from tasks.engines.vllm_settings import DEFAULT_PYTHON, interpreter_problem
 from tasks.generate_teacher import STAGE, GenerateConfig
 from tasks.recipes import signals_world
 from tests.fixtures.teaching import job_in, make_dataset, rows_of
@@ -21,7 +21,7 @@ TEMPLATE = (
     "{% for message in messages %}{{ '<|start|>' + message['role'] + '<|message|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
 )
-STEPS, LEARNING_RATE = 240, 1e-3
+STEPS, LEARNING_RATE = 300, 2e-3
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def thinker(tmp_path_factory) -> Path:
         for row in signals_world.nano_rows(STEPS, 1, 3)[0]
     ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     losses = []
     for prompt in prompts:
         head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -53,6 +54,7 @@ def thinker(tmp_path_factory) -> Path:
         loss = model(input_ids=torch.tensor([[*head, *answer]]), labels=labels).loss
         loss.backward()
         optimizer.step()
+        falling.step()
         optimizer.zero_grad()
         losses.append(loss.item())
     assert max(losses[-20:]) < 0.01, "it did not learn its answer"

@@ -17,7 +17,7 @@ import pytest
 from data_contracts.verdict import failures
 from tasks.core.artifact import Artifact, Store
 from tasks.core.stage import Run, build, execute
-from tasks.engines.vllm_source import DEFAULT_PYTHON, interpreter_problem
+from tasks.engines.vllm_settings import DEFAULT_PYTHON, interpreter_problem
 from tasks.generate_teacher import STAGE, GenerateConfig, verify_answers
 from tests.fixtures.chat_server import ChatServer, Reply
 from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of

@@ -20,7 +20,8 @@ from tasks.engines import hf_engine
 from tasks.engines.chat_endpoint import Ask, LocalChat
 from tasks.engines.prompt_ids import Prompts
 from tasks.engines.vllm_parity import parity_checks, serving_parity
-from tasks.engines.vllm_source import DEFAULT_PYTHON, VllmSettings, VllmSource, interpreter_problem, stack_files
+from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, interpreter_problem, stack_files
+from tasks.engines.vllm_source import VllmSource
 from tests.fixtures.tiny_model import edit_json, make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,7 @@ def test_vllm_answers_as_transformers_does(source, folder):
 
 @needs_vllm
 def test_one_worker_answers_batch_after_batch_and_keeps_the_room_of_each(source):
+    list(source.answers(asks(1, max_tokens=3), lambda _n: None))
     workers = [one.process.pid for one in source.workers]
     found = list(source.answers(asks(20, max_tokens=7), lambda _n: None))
     assert len(texts(found)) == 20 and {answer.completion_tokens for _, answer in found} == {7}
@@ -76,7 +78,7 @@ def test_one_worker_answers_batch_after_batch_and_keeps_the_room_of_each(source)
 @needs_vllm
 def test_seeds_repeat_sampled_answers(source):
     def drawn(seed: int) -> dict[str, str]:
-        some = [Ask(a.where, a.model, a.messages, 24, 1.0, seed) for a in asks()]
+        some = [Ask(a.where, a.model, a.messages, 24, 1.0, seed=seed) for a in asks()]
         return texts(source.answers(some, lambda _n: None))
 
     assert drawn(1) == drawn(1)
@@ -135,7 +137,8 @@ def test_a_worker_dies_with_its_parent(folder, tmp_path):
     code = f"""
     import sys; sys.path.insert(0, {str(ROOT)!r})
     from pathlib import Path
-    from tasks.engines.vllm_source import *
+    from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings
+    from tasks.engines.vllm_source import VllmSource
     from tests.tasks.test_vllm_source import asks
     source = VllmSource(Path({str(folder)!r}), VllmSettings(), {DEFAULT_PYTHON!r}, Path({str(tmp_path)!r}))
     answers = source.answers(asks(64, max_tokens=400), lambda _n: None)
