@@ -44,6 +44,7 @@ def post(brief: Brief) -> tuple[Brief, str, str]:
 def scenario(brief: Brief) -> tuple[Brief, None, str]:
     """(the brief, no draft, the challenge: who, what happened, what binds and what is at stake, and the task)."""
     rng = brief.words.rng
+    brief = brief.of_facts("detail", "worry", "assumed")  # who wishes for a challenge has not decided anything yet
     moves = ["scenario_open", "scenario_event", "scenario_meaning"]
     if rng.random() < 0.25:
         moves[0:2] = ["scenario_event", "scenario_open"]
