@@ -85,6 +85,10 @@ class Brief:
         kept = [one for one in FACTS if one in self.facts and one not in facts]
         return replace(self, facts=frozenset(facts) | frozenset(kept[: MOST_FURTHER_FACTS - len(facts)]))
 
+    def of_facts(self, *facts: str) -> Brief:
+        """The same case, of which the applicant tells nothing but some of these facts."""
+        return replace(self, facts=self.facts & frozenset(facts))
+
     def anchors(self) -> list[str]:
         """The tokens that the applicant typed and nobody could guess: of the event, the colleague, the goal, the odd thing."""
         found = [self.words[name] for name in sorted(self.case.slots)]

@@ -6,6 +6,9 @@ from tasks.recipes.proofkit_drafts import compose
 from tasks.recipes.proofkit_facts import Brief
 from tasks.recipes.proofkit_wording import sentence, with_articles
 
+SHORTEST_BULLETS_CHARS = 310
+"""Three bullets that are shorter name the work and do not tell it; limits.yaml of proofkit asks for nearly as much."""
+
 
 def bullets(brief: Brief) -> tuple[Brief, str, str]:
     """(the brief, the finished draft, three bullets: the first says what the piece is, the others what was done in it)."""
@@ -17,8 +20,11 @@ def bullets(brief: Brief) -> tuple[Brief, str, str]:
     rng.shuffle(others)
     chosen = [*(["tradeoff"] if "choice" in brief.facts or rng.random() < 0.5 else []), *told, *others][:2]
     rng.shuffle(chosen)
-    lines = ["bullet_label", *(f"bullet_{one}" for one in chosen)]
-    return brief, draft.text(), "\n".join(f"- {sentence(brief.move(one))}" for one in lines)
+    moves = ["bullet_label", *(f"bullet_{one}" for one in chosen)]
+    target = ""
+    while len(target) < SHORTEST_BULLETS_CHARS:
+        target = "\n".join(f"- {sentence(brief.move(one))}" for one in moves)
+    return brief, draft.text(), target
 
 
 def post(brief: Brief) -> tuple[Brief, str, str]:
@@ -44,6 +50,7 @@ def post(brief: Brief) -> tuple[Brief, str, str]:
 def scenario(brief: Brief) -> tuple[Brief, None, str]:
     """(the brief, no draft, the challenge: who, what happened, what binds and what is at stake, and the task)."""
     rng = brief.words.rng
+    brief = brief.of_facts("detail", "worry", "assumed")  # who wishes for a challenge has not decided anything yet
     moves = ["scenario_open", "scenario_event", "scenario_meaning"]
     if rng.random() < 0.25:
         moves[0:2] = ["scenario_event", "scenario_open"]

@@ -53,17 +53,18 @@ class Pattern:
                 said.append(part[int(rng.random() * len(part))].say(slots, rng))
         return "".join(said)
 
-    def regex(self) -> str:
-        """A regular expression that finds each wording, with any text in its slots."""
-        said = []
+    def wordings(self) -> list[list[str]]:
+        """Every wording as the pieces of text around its slots."""
+        found: list[list[str]] = [[""]]
         for part in self.parts:
             if isinstance(part, str):
-                said.append(re.escape(part).replace(r"\ a\ ", r"\ an?\ "))
+                found = [[*one[:-1], one[-1] + part] for one in found]
             elif isinstance(part, tuple):
-                said.append(r"[^.;?]+?")
+                found = [[*one, ""] for one in found]
             else:
-                said.append(f"(?:{'|'.join(one.regex() for one in part)})")
-        return "".join(said)
+                more = [pieces for option in part for pieces in option.wordings()]
+                found = [[*one[:-1], one[-1] + pieces[0], *pieces[1:]] for one in found for pieces in more]
+        return found
 
     def least_words(self) -> int:
         """Words of the shortest wording, slots not counted."""

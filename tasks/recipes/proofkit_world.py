@@ -59,7 +59,8 @@ def combination_of(row: Row) -> str:
     role = load_world().role(str(row["role"]))
     if role is None:
         raise ValueError(f"proofkit world: {row['role']!r} is no role of the world.")
-    found = [key for key, told in _tellings(role.role).items() if told.search(str(row["answers"]))]
+    typed = _bare(str(row["answers"]))
+    found = [key for key, tellings in _tellings(role.role).items() if any(_tells(typed, pieces) for pieces in tellings)]
     if len(found) != 1:
         raise ValueError(f"proofkit world: answers tell {len(found)} events of {role.role}, expected 1: {found}.")
     return f"{role.role}|{found[0]}|{row['artifact_type']}"
@@ -71,12 +72,33 @@ def _deck() -> Deck:
 
 
 @cache
-def _tellings(role_name: str) -> dict[str, re.Pattern[str]]:
+def _tellings(role_name: str) -> dict[str, list[list[str]]]:
+    """Event -> the pieces of text of each way in which answers may tell it, in small letters."""
     role = load_world().role(role_name)
     return {
-        case.key: re.compile("|".join(parse(text).regex() for text in (*case.said, *case.told)), re.IGNORECASE)
+        case.key: [
+            [_bare(piece) for piece in pieces] for text in (*case.said, *case.told) for pieces in parse(text).wordings()
+        ]
         for case in role.cases
     }
+
+
+def _bare(text: str) -> str:
+    """In small letters, with one article: what stands in a slot decides between "a" and "an"."""
+    return re.sub(r"\ban\b", "a", text.lower())
+
+
+def _tells(typed: str, pieces: list[str]) -> bool:
+    """The pieces stand in the text in their order, with something between them."""
+    if max(pieces, key=len) not in typed:
+        return False
+    at = 0
+    for piece in pieces:
+        at = typed.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece) + 1
+    return True
 
 
 def _draw(deck: Deck, n_rows: int, seed: int, held_out: bool) -> Iterator[Row]:

@@ -1,0 +1,314 @@
+"""The built rows of proofkit: each target is made from its answers, keeps the house rules, and reads like a sentence.
+
+The checks here are written again, apart from the contract's: they share no code with what they test but the rows.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from data_contracts.errors import ConfigError
+from tasks.recipes import proofkit_world
+from tasks.recipes.proofkit_world import built_rows, combination_of, is_held_out
+
+ROOT = Path(__file__).resolve().parents[2]
+N_ROWS, N_HELDOUT = 7_000, 300
+TIMES: dict[str, float] = {}
+PROMPT_COLUMNS = (
+    "role", "artifact_type", "section", "company", "constraint", "stakes", "skills", "profile", "answers", "draft", "rubric",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def split() -> tuple[list[dict], list[dict]]:
+    start = time.perf_counter()
+    rows = built_rows(N_ROWS, N_HELDOUT, seed=42)
+    TIMES["built"] = time.perf_counter() - start
+    return rows
+
+
+@pytest.fixture(scope="module")
+def rows(split) -> list[dict]:
+    return split[0]
+
+
+def of(rows: list[dict], *tasks: str) -> list[dict]:
+    found = [row for row in rows if row["task"] in tasks]
+    assert len(found) >= 100 * len(tasks)
+    return found
+
+
+def texts(row: dict) -> list[str]:
+    """The strings of a target; a text is one of them."""
+    if row["task"] not in ("review", "talking_points"):
+        return [row["target"]]
+    found: list[str] = []
+    todo = [json.loads(row["target"])]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            found.append(value)
+        else:
+            todo += list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return found
+
+
+def holds(phrase: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def anchors(row: dict) -> list[str]:
+    return row["anchors"].split(" | ")
+
+
+def masked(text: str, row: dict) -> str:
+    for phrase in sorted([*anchors(row), row["company"], row["role"], row["artifact_type"]], key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(phrase)}(?!\w)", "§", text, flags=re.IGNORECASE)
+    return re.sub(r"\d+", "0", text)
+
+
+def test_seven_thousand_rows_take_less_than_a_minute(rows) -> None:
+    assert len(rows) == N_ROWS
+    assert TIMES["built"] < 60
+
+
+def test_rows_are_spread_evenly_over_tasks_and_roles(rows) -> None:
+    tasks, roles = Counter(row["task"] for row in rows), Counter(row["role"] for row in rows)
+    assert len(roles) >= 12
+    assert max(roles.values()) - min(roles.values()) <= 20
+    assert {task: count // (N_ROWS // 20) for task, count in tasks.items()} == {
+        "draft": 6, "revise": 3, "review": 3, "talking_points": 2, "scenario": 2, "bullets": 2, "post": 2,
+    }  # fmt: skip
+    assert len({(row["task"], row["answers"]) for row in rows}) == N_ROWS
+
+
+def test_two_processes_give_the_same_bytes_and_another_seed_does_not() -> None:
+    code = (
+        "import json; from tasks.recipes.proofkit_world import built_rows; print(json.dumps(built_rows(150, 40, {})))"
+    )
+    outputs = []
+    for seed, hash_seed in ((7, "1"), (7, "2"), (8, "1")):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
+        outputs.append(
+            subprocess.run([sys.executable, "-c", code.format(seed)], env=env, capture_output=True, check=True).stdout
+        )
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) > 100_000
+    assert outputs[0] != outputs[2]
+
+
+def test_a_larger_set_begins_with_the_smaller_one(rows) -> None:
+    assert built_rows(30, 0, seed=42)[0] == rows[:30]
+
+
+def test_every_anchor_stands_in_the_answers_and_in_the_target(rows) -> None:
+    for row in rows:
+        assert len(anchors(row)) >= 2
+        for anchor in anchors(row):
+            assert holds(anchor, row["answers"]), (anchor, row["answers"])
+            assert any(holds(anchor, text) for text in texts(row)), (anchor, row["target"])
+
+
+def test_drafts_revisions_and_scenarios_leave_nothing_of_the_answers_out(rows) -> None:
+    """The odd things above all: the story's tester asked for rabbits and got none. Numbers and names of days as well."""
+    pools = proofkit_world._deck().odd.values()
+    odd = re.compile(
+        rf"(?<!\w)(?:{'|'.join(sorted((one for pool in pools for one in pool), key=len, reverse=True))})(?!\w)"
+    )
+    counts = Counter()
+    for row in of(rows, "draft", "revise", "scenario"):
+        typed = set(odd.findall(row["answers"]))
+        assert all(holds(one, row["target"]) for one in typed), (typed, row["target"])
+        for number in re.findall(r"\d[\d,:]*\d|\d", row["answers"]):
+            assert number in row["target"], (number, row["answers"], row["target"])
+            counts["numbers"] += 1
+        counts["odd"] += len(typed)
+    assert counts["odd"] > 1_500
+    assert counts["numbers"] > 4_000
+
+
+def test_with_the_answers_of_another_row_a_target_no_longer_holds_its_anchors(rows) -> None:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["task"], row["role"]].append(row)
+    swaps = passed = 0
+    for group in groups.values():
+        for row, other in zip(group, group[1:] + group[:1], strict=True):
+            swaps += 1
+            passed += all(any(holds(one, text) for text in texts(row)) for one in anchors(other))
+    assert swaps == N_ROWS
+    assert passed == 0
+
+
+def test_the_choice_in_a_target_is_the_one_that_the_applicant_made(rows) -> None:
+    """Swapping the two ways in the answers must swap the decision: it cannot be read off role, section or event."""
+    chosen = re.compile(r"between (?P<a>[^;.]+?) and (?P<b>[^;.]+?) I (?:take|want) the first", re.IGNORECASE)
+    deck, checked, firsts = proofkit_world._deck(), 0, Counter()
+    for row in of(rows, "draft"):
+        if not (found := chosen.search(row["answers"])):
+            continue
+        _, key, _ = combination_of(row).split("|")
+        case = next(one for one in deck.world.role(row["role"]).cases if one.key == key)
+        ways = [one.what for one in case.options]
+        took = found["a"].lower() if found["a"].lower() in ways else None
+        if took is None:
+            continue
+        other = ways[1 - ways.index(took)]
+        target = row["target"].lower()
+        assert not re.search(
+            rf"(?:choose|pick|recommend\w*|prefer|take) {re.escape(other)}(?! (?:instead|would))", target
+        ), row["target"]
+        checked, firsts[ways.index(took)] = checked + 1, firsts[ways.index(took)] + 1
+    assert checked > 80
+    assert min(firsts.values()) > 25
+
+
+def test_reasoning_and_targets_repeat_nothing_once_names_are_masked(rows) -> None:
+    reviews = of(rows, "review")
+    reasonings = [masked(json.loads(row["target"])["reasoning"], row) for row in reviews]
+    assert len(set(reasonings)) >= 0.99 * len(reasonings)
+    for task in ("draft", "revise", "review", "talking_points", "scenario", "bullets", "post"):
+        some = [masked(row["target"], row) for row in of(rows, task)]
+        assert len(set(some)) >= 0.99 * len(some)
+
+
+def test_the_parts_of_a_talking_point_and_the_lines_of_bullets_are_rarely_the_same(rows) -> None:
+    points = [
+        point["point"] for row in of(rows, "talking_points") for point in json.loads(row["target"])["talking_points"]
+    ]
+    bullets = [line for row in of(rows, "bullets") for line in row["target"].splitlines()]
+    assert len(set(points)) > 0.9 * len(points) > 1_500
+    assert len(set(bullets)) > 0.9 * len(bullets) > 1_500
+
+
+def test_companies_are_called_fictional_and_pieces_practice(rows) -> None:
+    for row in rows:
+        whole = " ".join(texts(row))
+        near = [found.start() for found in re.finditer(re.escape(row["company"]), whole)]
+        assert near, row["target"]
+        assert any(re.search(r"fictional|invented|made[ -]up", whole[max(0, at - 160) : at + 160]) for at in near), (
+            whole
+        )
+        if row["task"] not in ("review", "talking_points"):
+            assert re.search(r"practice|simulated|mock|exercise|work sample|hypothetical case", whole), whole
+            assert re.search(r"\b(?:no|not|without|never|neither|nor|none|nothing)\b", whole, re.IGNORECASE)
+        assert not re.search(r"\bour (?:client|customer|employer)|\bmy (?:client|boss)\b", whole, re.IGNORECASE)
+
+
+def test_every_number_comes_from_the_prompt_or_is_called_hypothetical(rows) -> None:
+    for row in rows:
+        given = " ".join(str(row[name]) for name in PROMPT_COLUMNS if row[name])
+        for text in texts(row):
+            for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])|\n", text):
+                for number in re.findall(r"\d[\d,.:]*\d|\d", sentence):
+                    assert number in given or "hypothetical" in sentence, (number, sentence)
+
+
+BROKEN = re.compile(
+    r"[{}\[\]|]|\bNone\b(?! of)|  |\.\.|\s[,.;:!?]|[,;:][.,;]|\b[Aa] [aeio]\w|\b[Aa]n [bcdfgjklpqtvwz]\w"
+)
+TWICE = re.compile(r"\b(?!that\b|had\b)([a-z]{2,}) \1\b", re.IGNORECASE)
+
+
+def test_no_placeholder_and_no_careless_spot_is_left_in_any_text(rows) -> None:
+    for row in rows:
+        for text in (*texts(row), row["draft"] or "", row["constraint"], row["stakes"] or "", row["profile"] or ""):
+            found = BROKEN.search(re.sub(r"\ba (?=one\b|once\b)", "", text)) or TWICE.search(text)
+            assert not found, (found.group(), text[max(0, found.start() - 60) : found.end() + 40])
+            if text in ("ready", "almost ready", "not ready"):
+                continue
+            for line in text.split("\n"):
+                for sentence in re.split(r"(?<=[.!?]) ", line.lstrip("#- ").strip("'\"")):
+                    assert not sentence or not sentence[0].isalpha() or sentence[0].isupper(), text
+
+
+def test_a_revision_changes_what_the_rubric_names_and_nothing_else(rows) -> None:
+    changes = Counter()
+    for row in of(rows, "revise"):
+        before, after = (Counter(re.split(r"(?<=[.!?])\s+(?:- )?", row[name])) for name in ("draft", "target"))
+        removed, added = before - after, after - before
+        assert removed or added
+        assert sum(removed.values()) <= 3, (removed, row["rubric"])
+        assert sum(added.values()) <= 4, (added, row["rubric"])
+        changes["removed only" if not added else "added only" if not removed else "replaced"] += 1
+    assert min(changes[kind] for kind in ("removed only", "added only", "replaced")) > 100
+
+
+def test_a_review_follows_from_its_draft(rows) -> None:
+    verdicts = Counter()
+    for row in of(rows, "review"):
+        answer = json.loads(row["target"])
+        lowest = min(answer["scores"].values())
+        assert answer["readiness"] == ("ready" if lowest >= 4 else "not ready" if lowest <= 2 else "almost ready")
+        verdicts[answer["readiness"]] += 1
+        draft = row["draft"]
+        claims_job = re.search(
+            r"(?:While working at|as an employee at|In my job at|My employer,|I was hired by|as an employee,)", draft
+        )
+        assert (answer["scores"]["honesty"] <= 2) >= bool(claims_job), draft
+        discloses = re.search(r"practice|simulated|work sample", draft)
+        assert (answer["scores"]["honesty"] <= 3) >= (not discloses), draft
+        assert (answer["scores"]["evidence"] <= 4) >= (not re.search("assum", draft, re.IGNORECASE)), draft
+    assert min(verdicts.values()) > 0.28 * sum(verdicts.values())
+
+
+def test_quotations_of_a_review_are_the_drafts_own_words(rows) -> None:
+    quotations = 0
+    for row in of(rows, "review"):
+        for text in (*json.loads(row["target"])["gaps"], *json.loads(row["target"])["strengths"]):
+            for quote in re.findall(r"(?<!\w)'([^']{25,})'(?!\w)", text):
+                quotations += 1
+                assert quote.lower()[1:] in row["draft"].lower() or quote[:20].lower()[1:] in row["draft"].lower(), (
+                    quote
+                )
+    assert quotations > 500
+
+
+def test_bullets_are_three_lines_that_begin_with_a_verb_in_the_past(rows) -> None:
+    irregular = {"Wrote", "Built", "Put", "Made", "Took", "Set", "Came", "Saw", "Won", "Found", "Gave", "Held", "Cut",
+                 "Broke", "Spelled", "Chose", "Kept", "Brought", "Began", "Heard", "Met", "Laid", "Read", "Retold"}  # fmt: skip
+    verbs = Counter()
+    for row in of(rows, "bullets"):
+        lines = row["target"].splitlines()
+        assert len(lines) == 3
+        for line in lines:
+            verb = re.match(r"- ([A-Z]\w+)", line)[1]
+            assert verb.endswith("ed") or verb in irregular, line
+            verbs[verb] += 1
+    assert len(verbs) >= 60
+
+
+def test_held_out_rows_share_no_combination_company_or_odd_thing_with_training(split) -> None:
+    train, heldout = split
+    assert len(heldout) == N_HELDOUT
+    combinations = [{combination_of(row) for row in part} for part in split]
+    assert not combinations[0] & combinations[1]
+    assert all(is_held_out(one) for one in combinations[1])
+    assert not any(is_held_out(one) for one in combinations[0])
+    assert len(combinations[0]) > 250
+    first = [{row["company"].split()[0] for row in part} for part in split]
+    assert not first[0] & first[1]
+    deck = proofkit_world._deck()
+    for kind in ("animals", "plural", "thing"):
+        assert not set(deck.odd[kind, False]) & set(deck.odd[kind, True])
+    assert {row["role"] for row in heldout} == {row["role"] for row in train}
+
+
+def test_a_row_of_an_unknown_role_or_event_is_not_given_a_combination(rows) -> None:
+    with pytest.raises(ValueError, match="is no role of the world"):
+        combination_of({**rows[0], "role": "wizard"})
+    with pytest.raises(ValueError, match="tell 0 events"):
+        combination_of({**rows[0], "answers": "Nothing happened."})
+
+
+def test_a_world_that_has_run_dry_is_told_in_a_sentence(monkeypatch) -> None:
+    monkeypatch.setattr(proofkit_world, "typed_answers", lambda brief, wish=False: "the same for all")
+    with pytest.raises(ConfigError, match=r"no new input for training row \d+ of 30 .* Ask for fewer rows"):
+        built_rows(30, 0, seed=1)
