@@ -220,7 +220,9 @@ def try_endpoint(entry: ModelEntry, messages: list[dict[str, str]], max_new_toke
     """(problem, sha256 of the answer to one question); with a thinking switch also whether turning it changes the prompt."""
     endpoint = entry.endpoint
     limit_tokens = entry.max_new_tokens or max_new_tokens
-    ask = Ask(endpoint.base_url, endpoint.model, tuple(messages), limit_tokens, endpoint.temperature, entry.thinking)
+    ask = Ask(
+        endpoint.base_url, endpoint.model, tuple(messages), limit_tokens, endpoint.temperature, thinking=entry.thinking
+    )
     try:
         with client_of(endpoint, retries=min(endpoint.retries, _TRY_RETRIES)) as client:
             answer = _one_answer(client, ask)

@@ -38,7 +38,14 @@ def ask_endpoint(
     limit_tokens = entry.max_new_tokens or config.max_new_tokens
     where = f"{endpoint.base_url} {known_by}"
     asks = [
-        Ask(where, endpoint.model, tuple(contract.messages(row)), limit_tokens, endpoint.temperature, entry.thinking)
+        Ask(
+            where,
+            endpoint.model,
+            tuple(contract.messages(row)),
+            limit_tokens,
+            endpoint.temperature,
+            thinking=entry.thinking,
+        )
         for row in rows
     ]
     some = asks[: config.repeated_rows]

@@ -207,7 +207,7 @@ def _ask(judge: JudgeSettings, where: str, question: Question, structured: str) 
         PLAIN: None,
     }
     temperature = None if judge.local_model else judge.temperature
-    return Ask(where, judge.served_as, messages, judge.max_tokens, temperature, forms[structured])
+    return Ask(where, judge.served_as, messages, judge.max_tokens, temperature, response_format=forms[structured])
 
 
 def _form_taken(judge: JudgeSettings, question: Question, log: AnswerLog, where: str, source: Source) -> str:

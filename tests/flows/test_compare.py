@@ -163,7 +163,9 @@ def test_a_finetune_profile_becomes_every_step_of_its_run(finetuned):
 def test_a_run_made_with_other_settings_is_refused_by_their_names(finetuned):
     shop, _ = finetuned
     with pytest.raises(ConfigError) as caught:
-        load_comparison("signals/nano", {"store": str(shop.store), "train.epochs": 9, "export.quantizations": ["f16"]})
+        load_comparison(
+            "signals/nano", {"store": str(shop.store), "train.epochs": 9, "export.quantizations": ["f16", "q8_0"]}
+        )
     assert "train.epochs: 5.0 -> 9.0 since train_lora of the last run" in str(caught.value)
     assert "export.quantizations" in str(caught.value) and "Give --set as that run did" in str(caught.value)
     assert load_comparison("signals/nano", {"store": str(shop.store), "evaluate.batch_rows": 7}).compare.batch_rows == 7

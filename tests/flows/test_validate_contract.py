@@ -125,7 +125,7 @@ def test_unreadable_rows_are_refused_with_the_place(recipe, data, limits, told, 
 
 def test_unknown_recipe_and_profile_are_told_with_the_known():
     assert "signals" in recipes()
-    with pytest.raises(ConfigError, match=r"no contract 'nope'\. Known: signals"):
+    with pytest.raises(ConfigError, match=r"no contract 'nope'\. Known: proofkit, signals"):
         validate_file("nope", GOLD)
     with pytest.raises(ConfigError, match=r"no profile 'nope'\. Found default, nano"):
         validate_file("signals", GOLD, "nope")
