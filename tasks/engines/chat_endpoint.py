@@ -94,12 +94,12 @@ class Answer:
     """What the server says of a refusal, where it tells one apart."""
     hidden_chars: int = 0
     """Characters of reasoning that came in a channel of their own."""
-    thoughts: str = ""
-    """That reasoning, where the server shows it."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     token_ids: tuple[int, ...] = ()
     """The generated tokens without the one that ended them; empty where the server gives text only."""
+    thoughts: str = ""
+    """The hidden reasoning, where the server shows it."""
 
     @property
     def said(self) -> str:
