@@ -18,6 +18,8 @@ from tasks.build_dataset import DatasetConfig
 from tasks.core.errors import ConfigError
 from tasks.core.stage import Run, Settings
 from tasks.engines.gguf_convert import llama_cpp_folder
+from tasks.engines.hardware import load_hardware
+from tasks.engines.moe_stack import stack_problems
 from tasks.evaluate_model import EvaluateConfig
 from tasks.export_gguf import ExportConfig
 from tasks.merge_adapter import MergeConfig
@@ -79,6 +81,8 @@ class FinetuneConfig(RunConfig):
 
     flow: Literal["finetune"] = "finetune"
     """Which flow the file is for."""
+    hardware: str | None = None
+    """Card that training is meant for, an entry of configs/hardware.yaml: refused before anything runs when it is too small."""
     base: BaseConfig
     dataset: DatasetConfig = DatasetConfig()
     validate_rows: ValidateConfig = ValidateConfig()
@@ -100,7 +104,9 @@ class FinetuneConfig(RunConfig):
         return [
             *super().problems(),
             *limits_problems(self.recipe, "validate_rows.limits", self.validate_rows.limits),
-            *training_problems("train", self.train),
+            *training_problems("train", self.train, self.validate_rows),
+            *hardware_problems(self.hardware),
+            *experts_problems("train", self.base, self.train),
             *release_problems(self.publish, self.export),
         ]
 
@@ -183,14 +189,33 @@ def limits_problems(recipe: str, field: str, limits: str) -> list[str]:
     return _loading({field: lambda: load_limits(recipe, limits)})
 
 
-def training_problems(field: str, train: TrainConfig) -> list[str]:
-    """Packages that a block of training settings needs and this machine lacks."""
+def training_problems(field: str, train: TrainConfig, rows: ValidateConfig | None = None) -> list[str]:
+    """Packages that a block of training settings needs and this machine lacks; packs that would cut the longest rows."""
+    problems = []
+    if rows and train.packing_tokens is not None and train.packing_tokens < rows.max_length_tokens:
+        problems.append(
+            f"  {field}.packing_tokens: found {train.packing_tokens}, and rows may have {rows.max_length_tokens} tokens "
+            "(max_length_tokens): the longest would be cut. Raise the one or lower the other."
+        )
     needed = {"unsloth": train.engine == "unsloth", "bitsandbytes": train.base_precision == "nf4"}
-    return [
+    problems += [
         f"  {field}: {package} is not installed. Run: python deployments/setup.py --with dev --with unsloth"
         for package, wanted in needed.items()
         if wanted and find_spec(package) is None
     ]
+    return problems
+
+
+def experts_problems(field: str, base: BaseConfig, train: TrainConfig) -> list[str]:
+    """Another set of versions than the one on which experts were trained."""
+    if not (train.target_parameters or base.dequantise):
+        return []
+    return [f"  {field}: {one}." for one in stack_problems()]
+
+
+def hardware_problems(name: str | None) -> list[str]:
+    """A card that nobody knows."""
+    return _loading({"hardware": lambda: load_hardware(name)}) if name else []
 
 
 def release_problems(publish: PublishConfig, export: ExportConfig) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.config import FinetuneConfig, load_config, profile_path
-from flows.pipeline import Pipeline
+from flows.memory import refuse_too_small_a_card
+from flows.pipeline import Pipeline, tell
 from flows.release import check_access, place, shown
 from tasks import (
     build_dataset,
@@ -31,6 +32,10 @@ def finetune(profile: str = "signals/nano", config: FinetuneConfig | None = None
     config = config or load_config(profile_path(profile))
     check_access(config)
     pipeline = Pipeline(config.run())
+    if config.hardware or config.base.source == "hub":
+        tell(
+            refuse_too_small_a_card(config.hardware, config.base, config.train, config.validate_rows.max_length_tokens)
+        )
     base = pipeline(prepare_base.STAGE, config.base)
     dataset = pipeline(build_dataset.STAGE, config.dataset)
     rows = pipeline(validate_dataset.STAGE, config.validate_rows, dataset=dataset, base=base)

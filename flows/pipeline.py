@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from tasks.core.artifact import Artifact
 from tasks.core.cached import run_stage
+from tasks.core.child import WILL_NOT_FINISH
 from tasks.core.errors import PlumblineError
 from tasks.core.stage import Outcome, Run, Stage
 
@@ -49,6 +50,7 @@ class _Shown(AbstractContextManager):
         self.name = name
         self.console = Console(stderr=True)
         self.last_line_s = time.monotonic()
+        self.warned = False
         columns = (
             SpinnerColumn(),
             TextColumn(f"{{task.description:<{_NAME_CHARS}}}"),
@@ -70,9 +72,12 @@ class _Shown(AbstractContextManager):
     def beat(self, done: int, total: int, numbers: dict[str, Any]) -> None:
         text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
         self.bar.update(self.row, completed=done, total=total, numbers=text)
+        if (late := numbers.get(WILL_NOT_FINISH)) and not self.warned:
+            self.warned = True
+            tell(f"{self.name}: {WILL_NOT_FINISH}: {late}")
         if not self.console.is_terminal and time.monotonic() - self.last_line_s > _LOG_EVERY_S:
             self.last_line_s = time.monotonic()
-            _log(f"{self.name}: {done:,} of {total:,}  {text}")
+            tell(f"{self.name}: {done:,} of {total:,}  {text}")
 
     def done(self, outcome: Outcome) -> None:
         self.bar.stop()
@@ -85,10 +90,10 @@ class _Shown(AbstractContextManager):
         if self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False)
         else:
-            _log(line)
+            tell(line)
 
 
-def _log(line: str) -> None:
+def tell(line: str) -> None:
     """On a worker into the run's log, where the Prefect UI shows it; from a terminal, onto it."""
     from prefect.logging import get_run_logger
     from prefect.runtime import deployment

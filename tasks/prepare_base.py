@@ -2,8 +2,9 @@
 
 Reads:    a Hub repository (HF_ENDPOINT and HF_TOKEN respected), or the recipe's pre-training rows.
 Writes:   model*.safetensors, config, generation config, tokenizer, chat template.
-Verifies: safetensors only, whole, not quantised; tokenizer fits the embedding; tied weights are tied; a chat template is
-          there; a forward pass (batch, tokens, vocab) is finite; a Hub revision was resolved to a commit.
+Verifies: safetensors only, whole, not quantised (or dequantised here, each tensor equal to its definition); tokenizer fits
+          the embedding; tied weights are tied; a chat template is there; a forward pass (batch, tokens, vocab) is finite;
+          a Hub revision was resolved to a commit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -19,10 +21,12 @@ from data_contracts.verdict import Check, check, failures, report
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ArtifactError, ConfigError, TransientError, explain_os_error
 from tasks.core.stage import Job, Settings, Stage, child_main
-from tasks.engines import hf_engine, weights_file
+from tasks.engines import hf_engine, mxfp4, weights_file
 from tasks.recipes import load_recipe
 
 _WANTED_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "LICENSE*"]
+_OTHER_FORMATS = ["*/*"]
+"""Folders of a repository hold the same weights for other programs: gpt-oss has them three times."""
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
@@ -35,6 +39,9 @@ class BaseConfig(Settings):
     """Hub repository, e.g. Qwen/Qwen3-0.6B."""
     revision: str = "main"
     """Commit, tag or branch; resolved to a commit once and recorded. Pin the 40-digit commit for repeatable runs."""
+    dequantise: Literal["mxfp4"] | None = None
+    """mxfp4: write the experts of gpt-oss, which are published in 4 bits, out in bfloat16: 13 GB become 42 GB. A quantised
+    base can neither be trained nor merged into."""
     pretraining_rows: int = Field(default=4800, ge=16)
     """nano: rows of its pre-training, each seen once."""
     hidden_size: int = Field(default=192, ge=96, le=960, multiple_of=96)
@@ -84,9 +91,11 @@ def _download(config: BaseConfig, job: Job) -> dict:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     where = f"{config.model_id} at {config.revision}"
+    folder = _packed_folder(job) if config.dequantise else job.out
     try:
         commit = HfApi().model_info(config.model_id, revision=config.revision).sha
-        snapshot_download(config.model_id, revision=commit, local_dir=job.out, allow_patterns=_WANTED_FILES)
+        patterns = {"allow_patterns": _WANTED_FILES, "ignore_patterns": _OTHER_FORMATS}
+        snapshot_download(config.model_id, revision=commit, local_dir=folder, **patterns)
     except RevisionNotFoundError:
         raise ConfigError(
             f"prepare_base: {config.model_id} has no revision {config.revision!r}. Set base.revision."
@@ -104,8 +113,15 @@ def _download(config: BaseConfig, job: Job) -> dict:
             f"prepare_base: {where} could not be fetched ({type(error).__name__}). Check the network and HF_ENDPOINT, "
             "then run again."
         ) from error
-    shutil.rmtree(job.out / ".cache", ignore_errors=True)
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    if config.dequantise:
+        mxfp4.dequantise(folder, job.out, job.beat)
     return {"model_id": config.model_id, "revision": commit}
+
+
+def _packed_folder(job: Job) -> Path:
+    """Where the download waits for its comparison with what was written from it."""
+    return job.work / "packed"
 
 
 def verify_base(config: BaseConfig, job: Job) -> list[Check]:
@@ -128,7 +144,8 @@ def verify_base(config: BaseConfig, job: Job) -> list[Check]:
                 about.get("quantization_config") is not None,
                 "==",
                 False,
-                fix="Give the 16-bit repository; set train.base_precision to nf4 to train on a 4-bit copy of it.",
+                fix="Give the 16-bit repository (train.base_precision nf4 trains on a 4-bit copy of it); for gpt-oss, set "
+                "base.dequantise to mxfp4.",
             ),
             check(
                 "chat template",
@@ -149,7 +166,7 @@ def verify_base(config: BaseConfig, job: Job) -> list[Check]:
         ]
         if failures(checks):  # such a model does not load, or a sentence may hold an id that it lacks
             return checks
-        model = hf_engine.load_model(job.out)
+        model = hf_engine.load_model(job.out, hf_engine.widest_dtype(job.out))
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight
     tied = bool(model.config.tie_word_embeddings)  # not from the file, which may leave an architecture's default out
@@ -158,6 +175,10 @@ def verify_base(config: BaseConfig, job: Job) -> list[Check]:
     ]
     out = hf_engine.logits(model, probe)
     floats = sorted({entry.dtype for entry in entries.values()})
+    if config.dequantise:
+        checks += mxfp4.check_dequantised(_packed_folder(job), job.out)
+    if not failures(checks):
+        shutil.rmtree(_packed_folder(job), ignore_errors=True)
     return [
         *checks,
         check("output head is the embedding, as config.json says", head.data_ptr() == embedding.data_ptr(), "==", tied),
@@ -170,6 +191,7 @@ def verify_base(config: BaseConfig, job: Job) -> list[Check]:
         ),
         report("parameters", sum(p.numel() for p in model.parameters())),
         report("dtype of the weights", ", ".join(floats)),
+        report("chat template reads the clock", "strftime_now" in str(tokenizer.chat_template)),
     ]
 
 

@@ -111,10 +111,11 @@ def token_checks(
     longest = max((len(row) for row, _ in ids), default=0)
     too_long = [i for i, (row, _) in enumerate(ids) if len(row) > config.max_length_tokens]
     pairs = list(zip(rows, ids, strict=False))  # a difference in number is the first check
+    header = chat.answer_header(tokenizer)
     wrong_text = [
         i
         for i, (row, (token_ids, start)) in enumerate(pairs)
-        if tokenizer.decode(token_ids[start:-1]) != recipe.completion(row)
+        if tokenizer.decode(token_ids[start:-1]) != header + recipe.completion(row)
     ]
     no_end = [i for i, (row, _) in enumerate(ids) if row[-1:] != [tokenizer.eos_token_id]]
     supervised = sum(len(row) - start for row, start in ids)

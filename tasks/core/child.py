@@ -25,8 +25,12 @@ Beat = Callable[[int, int, dict], None]
 
 HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """What a stage that talks to the Hub may see."""
+WILL_NOT_FINISH = "will not finish"
+"""Name under which a beat carries the projection that the wall clock comes first."""
 _GRACE_S = 3.0
 _POLL_S = 0.1
+_PACE_STEPS, _PACE_SHARE = 3, 0.01
+"""A projection rests on so many steps, and on so much of the wall clock: the first steps are slower than the rest."""
 _BEAT_EVERY_S = 0.2
 _TAIL_LINES = 12
 
@@ -41,6 +45,36 @@ class Watch:
 
     wall_clock_s: float = 24 * 3600.0
     no_progress_s: float = 900.0
+
+
+@dataclass
+class Pace:
+    """How fast a child gets on, from its beats: when will it be done?
+
+    A run that the wall clock will cut off three hours from now is told so now (seed story "proofkit": killed at step 684 of
+    875 after 2 h 59 min).
+    """
+
+    wall_clock_s: float
+    first: tuple[float, int] | None = None
+    """(seconds since the start, steps done) at the first beat: what came before, loading or a resume, is no step."""
+    last: int = 0
+
+    def late(self, elapsed_s: float, done: int, total: int) -> str:
+        """Why the wall clock comes first, at the pace since the first beat; "" when it does not, or too little was seen."""
+        if self.first is None or done < self.last:  # a stage of several parts begins to count anew
+            self.first = (elapsed_s, done)
+        self.last = done
+        since_s, steps = elapsed_s - self.first[0], done - self.first[1]
+        if steps < _PACE_STEPS or since_s < _PACE_SHARE * self.wall_clock_s:
+            return ""
+        needed_s = elapsed_s + since_s / steps * (total - done)
+        if needed_s <= self.wall_clock_s:
+            return ""
+        return (
+            f"at this pace it needs {needed_s / 3600:.2f} h, and is killed after {self.wall_clock_s / 3600:.2f} h. Stop it, "
+            "raise wall_clock_s, and run again: training goes on from its last checkpoint"
+        )
 
 
 def run_child(
@@ -78,16 +112,18 @@ def environment(secrets: Collection[str] = ()) -> dict[str, str]:
 
 
 def _watch(child: subprocess.Popen, beats: Path, watch: Watch, started: float, on_beat: Beat) -> str:
-    seen_bytes, last_beat = 0, started
+    seen_bytes, last_beat, pace = 0, started, Pace(watch.wall_clock_s)
     while child.poll() is None:
         time.sleep(_POLL_S)
         if (size := beats.stat().st_size) != seen_bytes:
             seen_bytes, last_beat = size, time.monotonic()
             if beat := last_line(beats):
-                on_beat(beat["done"], beat["total"], beat["numbers"])
+                late = pace.late(last_beat - started, beat["done"], beat["total"])
+                on_beat(beat["done"], beat["total"], {**beat["numbers"], **({WILL_NOT_FINISH: late} if late else {})})
         now = time.monotonic()
         if now - started > watch.wall_clock_s:
-            return f"ran longer than {watch.wall_clock_s:g} s"
+            limit = f"ran longer than {watch.wall_clock_s:g} s, its wall clock"
+            return f"{limit}; raise wall_clock_s and run again: training goes on from its last checkpoint"
         if now - last_beat > watch.no_progress_s:
             return f"made no progress for {watch.no_progress_s:g} s"
     return ""

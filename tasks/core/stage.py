@@ -82,6 +82,8 @@ class Stage:
     version: int
     work: Callable[..., dict | None]
     verify: Callable[..., list[Check]]
+    other_kind: Callable[[BaseModel], str | None] | None = None
+    """What it makes for some configs, where that is another thing than `kind`."""
     stack: tuple[str, ...] = ()
     """Distributions whose version shapes the result."""
     optional_stack: Callable[[BaseModel], tuple[str, ...]] | None = None
@@ -104,6 +106,10 @@ class Stage:
     @property
     def module(self) -> str:
         return f"tasks.{self.name}"
+
+    def kind_for(self, config: BaseModel) -> str:
+        """The kind of artifact that it makes for a config."""
+        return (self.other_kind(config) if self.other_kind else None) or self.kind
 
     def key_parts(self, run: Run, config: BaseModel, inputs: Mapping[str, Artifact]) -> dict:
         """Everything the result depends on, by name."""
@@ -158,11 +164,11 @@ def build(
 
 def _build(stage, run, config, inputs, on_beat, store: Store) -> Artifact:
     parts = stage.key_parts(run, config, inputs)
-    key = keys.digest_of(parts)
+    key, kind = keys.digest_of(parts), stage.kind_for(config)
     because = why(stage, run, store, parts)
     started = time.monotonic()
     work = store.work(stage.name, key)
-    with store.building(stage.kind) as folder:
+    with store.building(kind) as folder:
         spec = {
             "config": config.model_dump(mode="json"),
             "job": {
@@ -189,7 +195,7 @@ def _build(stage, run, config, inputs, on_beat, store: Store) -> Artifact:
             "facts": outcome["facts"],
             "cost": {**outcome["cost"], "seconds": round(time.monotonic() - started, 3)},
         }
-        artifact = store.publish(stage.kind, key, folder, manifest)
+        artifact = store.publish(kind, key, folder, manifest)
     remember(stage, run, store, parts, artifact)
     return artifact
 

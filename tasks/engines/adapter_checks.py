@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_contracts.verdict import Check, check, report
+from tasks.core.errors import ConfigError
 from tasks.core.stage import Job
 from tasks.engines import hf_engine
 from tasks.engines.adapter_file import read_adapter
 from tasks.engines.prompt_digest import contract_digest
 from tasks.engines.token_rows import read_token_rows
-from tasks.engines.weights_file import read_folder
+from tasks.engines.train_batches import check_collated
+from tasks.engines.training_memory import report_memory
 
-_LAYER_WEIGHT = re.compile(r"\.layers\.\d+\..*\.weight$")
 
-
-def check_run(outcome: dict, lineage: dict, job: Job) -> list[Check]:
+def check_run(outcome: dict, lineage: dict, job: Job, completion_only: bool = True) -> list[Check]:
     """The run did what was asked, on the rows and the base that it was given."""
     return [
         check(
@@ -26,12 +26,8 @@ def check_run(outcome: dict, lineage: dict, job: Job) -> list[Check]:
             outcome["steps_asked"],
             detail=f"resumed from step {outcome['resumed_from_step']}",
         ),
-        check(
-            "rows of collated batches whose labels are exactly the answer and its end token",
-            outcome["collated_rows_right"],
-            "==",
-            outcome["collated_rows"],
-        ),
+        *check_collated(outcome, completion_only),
+        *([Check(**outcome["packs"])] if outcome["packs"] else []),
         check("base that the adapter names", lineage["base_digest"][:16], "==", job.digests["base"][:16]),
         check(
             "prompt contract that the adapter names",
@@ -45,24 +41,27 @@ def check_run(outcome: dict, lineage: dict, job: Job) -> list[Check]:
             len(outcome["refused_checkpoints"]),
             detail="; ".join(outcome["refused_checkpoints"][:3]),
         ),
+        report_memory(outcome["memory"]),
     ]
 
 
-def check_factors(adapter_folder: Path, base_folder: Path, target_modules: list[str] | str) -> list[Check]:
+def check_factors(adapter_folder: Path, expected: set[str]) -> list[Check]:
     """Every expected module has a pair of finite factors, and B has left zero, where it starts."""
     import torch
 
     adapter = read_adapter(adapter_folder)
-    expected = expected_modules(base_folder, target_modules)
     found = set(adapter.modules)
-    zero, bad = [], []
+    zero, bad, idle, experts = [], [], 0, 0
     for name, module in adapter.modules.items():
         a, b = module.factor_a.read(), module.factor_b.read()
         if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
             bad.append(name)
         elif not b.abs().max() > 0:
             zero.append(name)
+        if module.experts > 1:
+            experts, idle = experts + module.experts, idle + module.untouched_experts()
     odd = sorted(expected ^ found)
+    told = [report("experts that no training row reached", idle, detail=f"of {experts}")] if experts else []
     return [
         check(
             "adapted modules that differ from those asked for",
@@ -88,26 +87,55 @@ def check_factors(adapter_folder: Path, base_folder: Path, target_modules: list[
             detail=f"of {len(found)}; e.g. {zero[:2]}",
             fix="They were never trained: check target_modules and the labels",
         ),
+        *told,
     ]
 
 
-def expected_modules(base_folder: Path, target_modules: list[str] | str) -> set[str]:
-    """Names, without ".weight", of the base's layers that an adapter should move."""
-    weights = [e for e in read_folder(base_folder).values() if len(e.shape) == 2 and _LAYER_WEIGHT.search(e.name)]
-    names = {entry.name.removesuffix(".weight") for entry in weights}
-    if target_modules == "all-linear":
-        return names
-    return {name for name in names if name.rpartition(".")[2] in target_modules}
+def expected_modules(
+    base_folder: Path, target_modules: list[str] | str, target_parameters: Sequence[str] = ()
+) -> set[str]:
+    """Names of the base's layers (without ".weight") and parameters that an adapter should move, from its architecture."""
+    linear, parameters = hf_engine.layer_shapes(base_folder)
+    if target_modules != "all-linear":
+        linear = {name for name in linear if _named(name, target_modules)}
+    return linear | {name.removesuffix(".weight") for name in parameters if _named(name, target_parameters)}
+
+
+def refuse_unmatched_targets(
+    base_folder: Path, target_modules: list[str] | str, target_parameters: Sequence[str]
+) -> None:
+    """A name that matches nothing is left out by PEFT, with a warning at most, and would be found out after training.
+
+    Raises:
+        ConfigError: naming each, and what there is.
+    """
+    linear, parameters = hf_engine.layer_shapes(base_folder)
+    asked = [("target_modules", end, linear) for end in target_modules if target_modules != "all-linear"]
+    asked += [("target_parameters", end, parameters) for end in target_parameters]
+    lost = [(field, end, there) for field, end, there in asked if not any(_named(name, [end]) for name in there)]
+    if lost:
+        sentences = [
+            f"  train.{field}: {end!r} matches nothing. The base has {', '.join(sorted({n.rpartition('.')[2] for n in there}))}."
+            for field, end, there in lost
+        ]
+        raise ConfigError([f"train_lora: {len(lost)} target(s) are not in the base. Nothing was trained.", *sentences])
+
+
+def _named(name: str, ends: Sequence[str]) -> bool:
+    """PEFT's rule: the whole name, or its last parts."""
+    return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
 def check_behaviour(job: Job) -> list[Check]:
-    """Held-out loss fell and logits moved: base and base+adapter side by side."""
+    """Held-out loss fell and logits moved: the base and the trained model side by side, one in memory at a time."""
     heldout = read_token_rows(job.inputs["rows"] / "heldout.parquet")
     with hf_engine.quiet():
-        model = hf_engine.load_model(job.inputs["base"], adapter=job.out)
+        dtype = hf_engine.widest_dtype(job.inputs["base"])
+        model = hf_engine.load_model(job.inputs["base"], dtype)
+        base_loss, before = hf_engine.completion_loss(model, heldout), hf_engine.logits(model, heldout[0][0])
+        del model
+        model = hf_engine.load_model(job.inputs["base"], dtype, adapter=job.out)
         tuned_loss, after = hf_engine.completion_loss(model, heldout), hf_engine.logits(model, heldout[0][0])
-        with model.disable_adapter():
-            base_loss, before = hf_engine.completion_loss(model, heldout), hf_engine.logits(model, heldout[0][0])
     moved = (after - before).abs().max().item()
     return [
         check(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,10 +176,12 @@ def _opened_transformers(config: AskingConfig, one: LocalModel) -> Iterator[Open
         model = hf_engine.load_model(one.path, config.compute_dtype, one.adapter)
     stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
     limit_tokens = one.max_new_tokens or config.max_new_tokens
+    header = chat.answer_header(tokenizer)
 
     def generate(prompts: list[list[int]], otherwise: bool, beat: Beat) -> list[Generation]:
         batch_rows = max(1, config.batch_rows // 3) if otherwise else config.batch_rows
-        return hf_engine.generate(model, tokenizer, prompts, limit_tokens, stops, batch_rows, beat)
+        found = hf_engine.generate(model, tokenizer, prompts, limit_tokens, stops, batch_rows, beat)
+        return [replace(each, text=each.text.removeprefix(header)) for each in found]
 
     yield OpenModel(
         one.name,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from data_contracts.errors import ArtifactError
 from data_contracts.prompt import PromptContract
 from tasks.engines.chat_template import thinking_switch
 from tasks.engines.token_rows import TokenRow
@@ -25,6 +26,31 @@ def prompt_text(
     return tokenizer.apply_chat_template(contract.messages(row), tokenize=False, add_generation_prompt=True, **switch)
 
 
+_CHANNEL = "<|channel|>"
+
+
+def answer_header(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a template that speaks in channels (harmony, of gpt-oss) writes between the prompt and an answer, "" elsewhere.
+
+    Such a model opens each answer with its channel. Rows without it would teach a form that no parser of the format reads.
+
+    Raises:
+        ArtifactError: the template renders an answer in some other place than after the prompt.
+    """
+    if _CHANNEL not in str(tokenizer.chat_template):
+        return ""
+    asked, answer = [{"role": "user", "content": "?"}], {"role": "assistant", "content": "plumbline"}
+    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template([*asked, answer], tokenize=False)
+    header, found, _ = whole.removeprefix(prompt).partition(answer["content"])
+    if not found or not whole.startswith(prompt):
+        raise ArtifactError(
+            "chat: the template does not render an answer after its prompt, so no training row can be made with it. "
+            "Mend chat_template.jinja of the base."
+        )
+    return header
+
+
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of rendered text: the template has written every special token, so none is added."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -35,7 +61,7 @@ def token_row(
 ) -> TokenRow:
     """Prompt + completion + end token. The prompt is tokenised alone, as it will be when the model is asked."""
     prompt = text_ids(tokenizer, prompt_text(tokenizer, contract, row))
-    answer = text_ids(tokenizer, recipe.completion(row))
+    answer = text_ids(tokenizer, answer_header(tokenizer) + recipe.completion(row))
     return [*prompt, *answer, tokenizer.eos_token_id], len(prompt)
 
 

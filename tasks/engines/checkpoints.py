@@ -7,6 +7,7 @@ old model with exit code 0 (seed story "proofkit"; silent-failures.md class 18).
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,28 @@ class Found:
 
 
 def mark(folder: Path, fingerprint: str, step: int) -> None:
-    """Declare a checkpoint whole: written last, after every other file, with their hashes."""
-    write_whole(folder / _MARK, json.dumps({"fingerprint": fingerprint, "step": step, "files": _files(folder)}))
+    """Declare a checkpoint whole: the mark is written last, with the hashes of every other file, and none of it only in memory.
+
+    A process that is killed loses nothing that it wrote; a machine that is (a preempted card, a power cut) loses what the
+    system had not put on the disk yet. So every file is synced, then the mark, then the folder that names them.
+    """
+    files = _files(folder)
+    for name in files:
+        _sync(folder / name)
+    write_whole(folder / _MARK, json.dumps({"fingerprint": fingerprint, "step": step, "files": files}))
+    for path in (folder / _MARK, folder, folder.parent):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk. Windows has no handle of a folder to wait for."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def find(folder: Path, fingerprint: str) -> Found:

@@ -1,4 +1,4 @@
-"""Forgetting: what a fine-tune took from its base, measured on base and base+adapter side by side.
+"""Forgetting: what a fine-tune took from its base, measured on the base and on the trained model side by side.
 
 The story's first run (lr 1e-4, 5 epochs) lost its thinking trace while its loss fell. So both models read general text, and
 both answer held-out prompts, greedily: is there exactly one trace, how long is it, does it go in circles, does the answer
@@ -8,6 +8,7 @@ follow from it. forgetting_checks.py judges the numbers.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 GENERAL_TEXT = Path(__file__).with_name("general_text.txt")
 ANSWERS_FILE = "forgetting.jsonl"
-"""In the stage's work folder: what base and base+adapter answered to each prompt."""
+"""In the stage's work folder: what the base and the trained model answered to each prompt."""
 _BATCH_ROWS = 24
 """Prompts answered at once. For Qwen3-0.6B in bfloat16, 24 rows of 1,600 tokens keep 4.4 GB of keys and values."""
 _REFERENCE_ROWS = 256
@@ -33,22 +34,23 @@ _REFERENCE_ROWS = 256
 
 
 def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> list[Check]:
-    """General text and traces of base and base+adapter, the adapter as it lies in `job.out`, computed in `compute_dtype`."""
-    probe = load_recipe(job.recipe).probe()
+    """General text and traces of the base and of what lies in `job.out`, computed in `compute_dtype`, one model at a time."""
+    probe, base = load_recipe(job.recipe).probe(), job.inputs["base"]
     with hf_engine.quiet():
-        tokenizer = hf_engine.load_tokenizer(job.inputs["base"])
-        model = hf_engine.load_model(job.inputs["base"], compute_dtype, adapter=job.out)
+        tokenizer = hf_engine.load_tokenizer(base)
+    header = chat.answer_header(tokenizer)
     rows, ids = _read(job, "train", _REFERENCE_ROWS)
-    expected = probe.traces([tokenizer.decode(row[start:-1]) for row, start in ids], rows)
+    expected = probe.traces([tokenizer.decode(row[start:-1]).removeprefix(header) for row, start in ids], rows)
     asked, prompts = _read(job, "heldout", 0 if expected is None else config.probe_rows)
 
-    def losses_and_answers() -> tuple[list[float], list[Generation]]:
-        return general_losses(model, tokenizer), _answers(config, model, tokenizer, prompts, job)
+    def losses_and_answers(trained: Path | None) -> tuple[list[float], list[Generation]]:
+        with hf_engine.quiet():
+            model = hf_engine.load_model(base, compute_dtype, adapter=trained)
+        answers = _answers(config, model, tokenizer, prompts, job)
+        return general_losses(model, tokenizer), [replace(a, text=a.text.removeprefix(header)) for a in answers]
 
-    with hf_engine.few_threads(job.inputs["base"]):
-        after = losses_and_answers()
-        with model.disable_adapter():
-            before = losses_and_answers()
+    with hf_engine.few_threads(base):
+        before, after = losses_and_answers(None), losses_and_answers(job.out)
     general = check_general_loss(before[0], after[0], config.max_general_loss_increase_nats, len(tokenizer))
     if expected is None:
         why = f"not made: answers of the recipe {job.recipe} carry no trace"

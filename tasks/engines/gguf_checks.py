@@ -18,6 +18,8 @@ from tasks.engines.weights_file import TensorEntry
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_ALWAYS_READ = ("<|start|>", "<|message|>", "<|channel|>", "<|constrain|>")
+"""Harmony's tokens. llama.cpp makes them user-defined, whatever the tokenizer says, so that it can show them."""
 _AGAIN = "Export the model again."
 _TOKENIZER_FIX = (
     "llama.cpp splits or merges text otherwise than the tokenizer in training, so the model would get ids it never "
@@ -141,7 +143,8 @@ def token_checks(name: str, engine: LlamaEngine, tokenizer: PreTrainedTokenizerB
     samples = [*hard_text(), *(f"a{token.content}b {token.content} c" for token in added)]
     # llama.cpp takes every added <|...|> as special, transformers only those marked so: as text they cannot agree.
     unmarked = [t.content for t in added if not t.special and t.content.startswith("<|") and t.content.endswith("|>")]
-    plain = [text for text in samples if not any(token in text for token in unmarked)]
+    always = [t.content for t in added if t.content in _ALWAYS_READ]
+    plain = [text for text in samples if not any(token in text for token in (*unmarked, *always))]
 
     def read(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -156,6 +159,9 @@ def token_checks(name: str, engine: LlamaEngine, tokenizer: PreTrainedTokenizerB
         ("hard texts with special tokens as text", plain, read_plain, False, composes),
     ]
     checks = [_same_ids(f"{name}: {what}", texts, *how, engine) for what, texts, *how in asked]
+    if always:
+        detail = f"{', '.join(always)}: written by a user they would pass for the format's own; the contract refuses them in rows"
+        checks.append(report(f"{name}: tokens that llama.cpp reads in any text", len(always), detail=detail))
     if composes:
         only = [text for text in samples if unicodedata.normalize("NFC", text) != text]
         detail = f"of {len(samples)}: the tokenizer composes Unicode (NFC), llama.cpp does not; send composed text"

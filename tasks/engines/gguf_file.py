@@ -139,14 +139,15 @@ def match_names(
         target = table.get_name(_EXPERT.sub(".experts.", name), try_suffixes=(".weight", ".bias"))
         if target is None:
             unknown += _count(hf[name])
-        else:
-            pairs.setdefault(target, []).append(name)
+        else:  # a parameter that is no layer's weight (fused experts, attention sinks) gets that suffix from the converter
+            bare = target not in gguf and f"{target}.weight" in gguf
+            pairs.setdefault(f"{target}.weight" if bare else target, []).append(name)
     wrong = []
     for target, names in pairs.items():
         shape = hf[names[0]] if len(names) == 1 else (len(names), *hf[names[0]])
         if target not in gguf:
             wrong.append(f"{target} is missing (from {names[0]})")
-        elif _plain(gguf[target].shape) != _plain(shape):
+        elif _plain(gguf[target].shape) not in (_plain(shape), _turned(shape)):
             wrong.append(f"{target} is {gguf[target].shape}, {names[0]} is {shape}")
     extra = sum(t.elements for t in gguf.values() if t.name not in pairs and not t.name.startswith("rope_"))
     return NameMatch(pairs, wrong, (unknown, extra))
@@ -155,6 +156,11 @@ def match_names(
 def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape without sides of length one, which the two formats write differently."""
     return tuple(side for side in shape if side != 1)
+
+
+def _turned(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Of experts fused as (experts, in, out), the shape in which the converter writes them: (experts, out, in)."""
+    return (shape[0], shape[2], shape[1]) if len(shape) == 3 else None
 
 
 def _count(shape: tuple[int, ...]) -> int:

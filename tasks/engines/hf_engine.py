@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.core.child import Beat, silent
 from tasks.core.errors import ArtifactError
 from tasks.engines.llama_engine import SMALL_BYTES, Generation
+from tasks.engines.trained import is_adapter
 from tasks.engines.weights_file import read_folder
 
 if TYPE_CHECKING:
@@ -19,11 +21,32 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def best_device() -> str:
-    """ "cuda" when a card is there, else "cpu"."""
+_MEMORY_SHARE = 0.9
+"""Of free memory that weights may take: activations and logits need the rest."""
+_LOGITS_BYTES = 1 << 30
+"""Most that the float32 logits of one batch may take: 32 rows of 1,024 tokens over a vocabulary of 150,000 are 20 GB."""
+
+
+def best_device(needed_bytes: int = 0) -> str:
+    """ "cuda" when a card is there with so much free memory, else "cpu"."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    return "cuda" if needed_bytes <= _MEMORY_SHARE * torch.cuda.mem_get_info()[0] else "cpu"
+
+
+def widest_dtype(folder: Path) -> str:
+    """ "float32", or "bfloat16" for a model that would not fit into this machine's memory or card in float32."""
+    import psutil
+
+    needed_bytes = 4 * _parameters(folder)
+    fits = best_device(needed_bytes) == "cuda" or needed_bytes <= _MEMORY_SHARE * psutil.virtual_memory().available
+    return "float32" if fits else "bfloat16"
+
+
+def _parameters(folder: Path) -> int:
+    return sum(math.prod(entry.shape) for entry in read_folder(folder).values())
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -43,6 +66,22 @@ def embedding_rows(folder: Path) -> int:
     return config.get_text_config().vocab_size
 
 
+def layer_shapes(folder: Path) -> tuple[set[str], set[str]]:
+    """(linear layers, parameters that belong to no linear layer) of a model, by name; no weight is read.
+
+    The output head is no linear layer here: PEFT's "all-linear" leaves it out too.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _loadable(folder), quiet(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    head = model.get_output_embeddings()
+    linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    return linear, {n for n, _ in model.named_parameters() if n.rpartition(".")[0] not in linear}
+
+
 @contextmanager
 def _loadable(folder: Path) -> Iterator[None]:
     """What transformers raises over a folder's content, as one sentence."""
@@ -57,7 +96,10 @@ def _loadable(folder: Path) -> Iterator[None]:
 
 
 def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None) -> PreTrainedModel:
-    """A causal model from safetensors, in eval mode; an adapter whose keys do not all match is an error, not a warning.
+    """A causal model from safetensors, in eval mode, on the card if it fits there.
+
+    `adapter`: what train_lora made on this base. An adapter goes on top, and one whose keys do not all match is an error, not
+    a warning; a whole model takes the base's place.
 
     Raises:
         ArtifactError: a pickle, a truncated or missing file, weights missing or left over, adapter keys that match nothing.
@@ -65,7 +107,9 @@ def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None
     import torch
     from transformers import AutoModelForCausalLM
 
-    read_folder(folder)
+    if adapter is not None and not is_adapter(adapter):
+        return load_model(adapter, dtype)
+    weights = _parameters(folder)
     with _loadable(folder):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -86,7 +130,7 @@ def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None
         )
     if adapter is not None:
         model = with_adapter(model, adapter)
-    return model.to(best_device()).eval()
+    return model.to(best_device(weights * getattr(torch, dtype).itemsize)).eval()
 
 
 def with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
@@ -150,7 +194,9 @@ def completion_loss(model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], 
     from torch.nn.functional import cross_entropy
 
     total, tokens = 0.0, 0
-    for batch in _batches(sorted(rows, key=lambda row: len(row[0])), batch_rows):
+    longest = max((len(ids) for ids, _ in rows), default=1)
+    fit = _LOGITS_BYTES // (4 * longest * model.config.get_text_config().vocab_size)
+    for batch in _batches(sorted(rows, key=lambda row: len(row[0])), max(1, min(batch_rows, fit))):
         width = max(len(ids) for ids, _ in batch)
         input_ids = torch.zeros(len(batch), width, dtype=torch.long)
         labels = torch.full((len(batch), width), -100)

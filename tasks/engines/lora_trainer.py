@@ -1,4 +1,5 @@
-"""The LoRA training loop: TRL's SFTTrainer on ready token ids, with or without Unsloth, resumable to the last bit."""
+"""The training loop: TRL's SFTTrainer on ready token ids, with or without Unsloth, an adapter or every weight, resumable to
+the last bit."""
 
 from __future__ import annotations
 
@@ -7,54 +8,73 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_contracts.verdict import Verdict
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.core.stage import Job
-from tasks.engines import checkpoints
+from tasks.engines import checkpoints, train_batches, training_memory, whole_weights
+from tasks.engines.adapter_checks import refuse_unmatched_targets
+from tasks.engines.adapter_file import EXPERTS_IN_OUT, EXPERTS_OUT_IN, OUT_IN
 from tasks.engines.qlora_bases import load_nf4
 from tasks.engines.token_rows import TokenRow, read_token_rows
+from tasks.engines.weights_file import TensorEntry, read_entries, torch_dtype
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedModel
     from trl import SFTTrainer
 
     from tasks.train_lora import TrainConfig
 
-_COLLATED_ROWS = 64
-"""Rows of real batches whose labels are compared with the answers before training."""
-
 
 def train(config: TrainConfig, job: Job) -> dict:
     """Train and save; returns steps asked and run, where it resumed, what was refused, and what the collator made.
 
     Raises:
-        ConfigError: Unsloth is asked for and not installed.
-        ArtifactError: live weights after a resume are not those of the checkpoint.
+        ConfigError: Unsloth is asked for and not installed; a target is not in the base; the card's memory is too small.
+        ArtifactError: rows in a pack see one another; live weights after a resume are not those of the checkpoint.
     """
     if config.engine == "unsloth":
         _import_unsloth()  # it patches transformers, so it must come first
     from transformers import set_seed
 
     set_seed(config.seed)
+    if config.method == "lora":
+        refuse_unmatched_targets(job.inputs["base"], config.target_modules, config.target_parameters)
     rows = read_token_rows(job.inputs["rows"] / "train.parquet")
+    about = json.loads((job.inputs["base"] / "config.json").read_text("utf-8"))
+    memory = training_memory.fit_on_this_machine(about, config, max(len(ids) for ids, _ in rows))
     found = checkpoints.find(job.work / "checkpoints", job.key)
     for refusal in found.refused:
         print(f"train_lora: refused {refusal}", flush=True)
-    trainer = _trainer(config, job, _model(config, job, rows), _dataset(rows))
-    collated, right = _compare_labels(trainer, rows)
+    dataset = train_batches.dataset_of(rows, config.completion_only_loss)
+    trainer = _trainer(config, job, _model(config, job, rows), dataset)
+    collated = train_batches.count_collated(trainer, rows, config.completion_only_loss)
+    packs = _refuse_leaking_packs(trainer, config) if config.packing_tokens else None
     trainer.train(resume_from_checkpoint=str(found.resume_from) if found.resume_from else None)
-    _save(trainer, job)
+    _save(config, trainer, job)
     return {
         "engine": config.engine,
-        "steps_asked": math.ceil(_steps_per_epoch(config, len(rows)) * config.epochs),
+        "method": config.method,
+        "steps_asked": math.ceil(_steps_per_epoch(config, len(trainer.train_dataset)) * config.epochs),
         "steps_run": trainer.state.global_step,
         "steps_run_now": trainer.state.global_step - found.step,
         "resumed_from_step": found.step,
         "refused_checkpoints": found.refused,
-        "collated_rows": collated,
-        "collated_rows_right": right,
-        "train_tokens": sum(len(ids) for ids, _ in rows),
+        "sequences": len(trainer.train_dataset),
+        **collated,
+        "packs": packs,
+        "memory": {**memory, "peak_gib": training_memory.peak_gib()},
+        "wrapped_parameters": _wrapped_parameters(trainer.model),
     }
+
+
+def _refuse_leaking_packs(trainer: SFTTrainer, config: TrainConfig) -> dict:
+    """Before the first step: what packing mixes up, no later check could take apart."""
+    found = train_batches.check_packs(trainer, config)
+    if found.verdict is not Verdict.PASS:
+        raise ArtifactError(f"train_lora: rows must not be packed here. {found.sentence()}")
+    return found.model_dump(mode="json")
 
 
 def _import_unsloth() -> None:
@@ -65,13 +85,6 @@ def _import_unsloth() -> None:
             f"train_lora: train.engine is unsloth, which cannot be imported ({error}). "
             "Install deployments/stacks/unsloth.txt, or set train.engine to trl."
         ) from None
-
-
-def _dataset(rows: list[TokenRow]) -> Dataset:
-    from datasets import Dataset
-
-    labels = [[-100] * start + ids[start:] for ids, start in rows]
-    return Dataset.from_dict({"input_ids": [ids for ids, _ in rows], "labels": labels})
 
 
 def _model(config: TrainConfig, job: Job, rows: list[TokenRow]) -> PreTrainedModel:
@@ -103,22 +116,26 @@ def _model(config: TrainConfig, job: Job, rows: list[TokenRow]) -> PreTrainedMod
 
     if config.base_precision == "nf4":
         model = load_nf4(base, config.compute_dtype)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-    if config.base_precision == "nf4":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
+    else:
+        held = torch.float32 if config.method == "full" else dtype
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=held, use_safetensors=True, trust_remote_code=False)
+    if config.method == "full":
+        return model
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
+        target_parameters=list(config.target_parameters) or None,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora)
 
 
-def _steps_per_epoch(config: TrainConfig, rows: int) -> int:
-    return math.ceil(math.ceil(rows / config.batch_rows) / config.gradient_accumulation_steps)
+def _steps_per_epoch(config: TrainConfig, sequences: int) -> int:
+    """Optimizer steps of one pass; a sequence is a row, or a pack of rows."""
+    return math.ceil(math.ceil(sequences / config.batch_rows) / config.gradient_accumulation_steps)
 
 
 def _trainer(config: TrainConfig, job: Job, model: PreTrainedModel, dataset: Dataset) -> SFTTrainer:
@@ -144,8 +161,9 @@ def _trainer(config: TrainConfig, job: Job, model: PreTrainedModel, dataset: Dat
         save_total_limit=2,
         seed=config.seed,
         data_seed=config.seed,
-        max_length=None,  # rows were measured by validate_dataset: nothing is cut here
-        packing=False,
+        max_length=config.packing_tokens,  # None: rows were measured by validate_dataset, nothing is cut here
+        packing=config.packing_tokens is not None,
+        packing_strategy="bfd",  # the only one that cuts no row and keeps their boundaries
         bf16=cuda and config.compute_dtype == "bfloat16",
         fp16=cuda and config.compute_dtype == "float16",
         use_cpu=not cuda,
@@ -183,13 +201,13 @@ def _callbacks(job: Job):
 
 
 def _prove_resume(model: PreTrainedModel, folder: Path) -> None:
-    """Compare the live adapter with the checkpoint's file: a resume that loads nothing looks like a fresh run (class 18)."""
+    """Compare the live weights with the checkpoint's file: a resume that loads nothing looks like a fresh run (class 18)."""
     import torch
-    from safetensors.torch import load_file
 
-    saved = load_file(folder / "adapter_model.safetensors")
-    live = {name.replace(".default.", "."): p.detach().cpu() for name, p in model.named_parameters() if "lora_" in name}
-    different = [n for n, tensor in saved.items() if n not in live or not torch.equal(live[n].to(tensor.dtype), tensor)]
+    saved, live = _saved_and_live(model, folder)
+    different = [
+        n for n, entry in saved.items() if n not in live or not torch.equal(_as_saved(live[n], entry), entry.read())
+    ]
     if different or len(saved) != len(live):
         raise ArtifactError(
             f"train_lora: resuming from {folder.name} did not take: {len(different)} of {len(saved)} tensors differ from the "
@@ -197,31 +215,54 @@ def _prove_resume(model: PreTrainedModel, folder: Path) -> None:
         )
 
 
-def _compare_labels(trainer: SFTTrainer, rows: list[TokenRow]) -> tuple[int, int]:
-    """(rows of real batches, those whose labels are exactly one row's answer with its end token)."""
-    import torch
-
-    answers = {tuple(ids[start:]) for ids, start in rows}
-    state = torch.random.get_rng_state()
-    collator, dataset = trainer.data_collator, trainer.train_dataset
-    count = min(len(dataset), _COLLATED_ROWS)
-    batch = collator([dataset[i] for i in range(count)])
-    right = sum(tuple(row[row != -100].tolist()) in answers for row in batch["labels"])
-    torch.random.set_rng_state(state)
-    return count, right
+def _saved_and_live(model: PreTrainedModel, folder: Path) -> tuple[dict[str, TensorEntry], dict[str, torch.Tensor]]:
+    """What the checkpoint holds and what the model does, under the same names: of an adapter its factors, else everything."""
+    saved = {n: entry for path in folder.glob("*.safetensors") for n, entry in read_entries(path).items()}
+    live = dict(model.named_parameters())  # tied weights are one parameter, and one entry
+    if (folder / "adapter_model.safetensors").is_file():
+        live = {name.replace(".default.", "."): p for name, p in live.items() if "lora_" in name}
+    return saved, live
 
 
-def _save(trainer: SFTTrainer, job: Job) -> None:
-    """Adapter and loss curve; nothing that differs between machines or between a resumed and an unbroken run."""
+def _as_saved(tensor: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
+    return tensor.detach().cpu().to(torch_dtype(entry.dtype))
+
+
+def _wrapped_parameters(model: PreTrainedModel) -> dict[str, dict]:
+    """Key of an adapter's factors -> the parameter that they move: only the live model knows (adapter_file.py)."""
+    found = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "parameter_name") and hasattr(module, "lora_A"):
+            key = name.removeprefix("base_model.model.")
+            owner = key.replace(".base_layer", "")
+            layout = EXPERTS_OUT_IN if module._did_swap_in_out_features else EXPERTS_IN_OUT
+            found[key] = {
+                "name": f"{owner}.{module.parameter_name}",
+                "experts": module.num_experts,
+                "layout": layout if module._param_ndim == 3 else OUT_IN,
+            }
+    return found
+
+
+def _save(config: TrainConfig, trainer: SFTTrainer, job: Job) -> None:
+    """Weights and loss curve; nothing that differs between machines or between a resumed and an unbroken run."""
+    if config.method == "full":
+        whole_weights.save_whole(trainer.model, job.inputs["base"], job.out)
+    else:
+        _save_adapter(trainer, job)
+    points = [{"step": p["step"], "train_loss": p["loss"]} for p in trainer.state.log_history if "loss" in p]
+    (job.out / "training_log.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points), "utf-8")
+
+
+def _save_adapter(trainer: SFTTrainer, job: Job) -> None:
     trainer.model.save_pretrained(job.out, safe_serialization=True)
     for path in job.out.glob("README.md"):
         path.unlink()
     path = job.out / "adapter_config.json"
     config = json.loads(path.read_text("utf-8"))
     config["base_model_name_or_path"] = f"base-model {job.digests['base'][:16]}"
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()  # a set in PEFT: its order changes with every process
+    for name in ("target_modules", "target_parameters"):
+        if isinstance(config.get(name), list):
+            config[name].sort()  # a set in PEFT: its order changes with every process
     config["inference_mode"] = True
     path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
-    points = [{"step": p["step"], "train_loss": p["loss"]} for p in trainer.state.log_history if "loss" in p]
-    (job.out / "training_log.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points), "utf-8")

@@ -1,4 +1,8 @@
-"""A model folder made from its base: other weights, tensor by tensor, and everything else that the base has."""
+"""A model folder made from its base: other weights, tensor by tensor, and everything else that the base has.
+
+Not with the library's save_pretrained: it needs the whole model in memory, it rewrites configs, and it names tensors by its
+own conversions, which in transformers 5.17 loses every expert of a dequantised model under the one name "gate_up_proj$".
+"""
 
 from __future__ import annotations
 
@@ -70,5 +74,6 @@ def copy_companions(base: Path, out: Path) -> None:
 
 def _write_dtype(path: Path, dtype: str) -> None:
     config = json.loads(path.read_text("utf-8"))
-    config.pop("torch_dtype", None)
+    for name in ("torch_dtype", "quantization_config"):  # the weights beside it are neither now
+        config.pop(name, None)
     path.write_text(json.dumps({**config, "dtype": dtype}, indent=2) + "\n", "utf-8")

@@ -113,3 +113,17 @@ def test_a_renamed_one_is_refused(tmp_path):
     make(tmp_path, 10).rename(tmp_path / "checkpoint-30")
     found = find(tmp_path, OURS)
     assert (found.resume_from, found.refused) == (None, ["checkpoint-30: its mark says step 10"])
+
+
+def test_every_file_is_on_the_disk_before_its_mark_and_the_mark_before_the_next_step(tmp_path, monkeypatch):
+    """A mark that outlives the files it names would be believed after a power cut."""
+    synced = []
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        assert path.name == MARK or path.is_dir() or not (path.parent / MARK).exists(), "the mark came first"
+        synced.append(path.name)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    folder = make(tmp_path, 10)
+    assert synced == ["adapter_model.safetensors", "trainer_state.json", MARK, folder.name, tmp_path.name]

@@ -34,7 +34,7 @@ def verify(folder):
 
 def test_a_sound_base_passes_every_check(tiny_base):
     checks = verify(tiny_base)
-    assert len(checks) == 8
+    assert len(checks) == 9
     assert not failed(checks)
     numbers = {one.name: one.measured for one in checks}
     assert numbers["parameters"] == 135_360

@@ -36,7 +36,7 @@ def test_trl_trains_an_adapter_that_passes_every_check(tiny_adapter):
     facts = tiny_adapter.outcome["facts"]
     assert (facts["steps_asked"], facts["steps_run"], facts["resumed_from_step"]) == (STEPS, STEPS, 0)
     assert facts["collated_rows"] == facts["collated_rows_right"] == TRAIN_ROWS
-    assert len(tiny_adapter.outcome["checks"]) == 14
+    assert len(tiny_adapter.outcome["checks"]) == 16
     files = {path.name for path in tiny_adapter.out.iterdir()}
     assert files == {WEIGHTS, "adapter_config.json", "lineage.json", "training_log.jsonl"}
     log = [json.loads(line) for line in (tiny_adapter.out / "training_log.jsonl").read_text().splitlines()]
@@ -168,23 +168,6 @@ def test_a_resume_that_loads_one_tensor_wrong_is_caught(tiny_adapter, tiny_base,
         lora_trainer._prove_resume(model, copy)
 
 
-def test_labels_that_teach_the_prompt_are_counted(tiny_adapter, tiny_base, tiny_rows):
-    """Sabotage: rows without labels of their own, which the trainer fills with all of the input."""
-    from datasets import Dataset
-
-    from tasks.engines.token_rows import read_token_rows
-
-    job, rows = tiny_adapter.job, read_token_rows(tiny_rows / "train.parquet")
-    unmasked = Dataset.from_dict({"input_ids": [ids for ids, _ in rows]})
-    trainer = lora_trainer._trainer(TRAIN_CONFIG, job, with_adapter(tiny_base, tiny_adapter.out), unmasked)
-    collated, right = lora_trainer._compare_labels(trainer, rows)
-    assert (collated, right) == (TRAIN_ROWS, 0)
-    outcome = tiny_adapter.outcome["facts"] | {"collated_rows": collated, "collated_rows_right": right}
-    lineage = json.loads((tiny_adapter.out / "lineage.json").read_text())
-    bad = failed(adapter_checks.check_run(outcome, lineage, job))
-    assert list(bad) == ["rows of collated batches whose labels are exactly the answer and its end token"]
-
-
 def with_adapter(base, adapter):
     from tasks.engines.hf_engine import load_model
 
@@ -256,7 +239,9 @@ def drop_everything(tensors: dict) -> None:
 def test_modules_that_are_not_those_asked_for_fail(tiny_adapter, tmp_path, change, odd):
     job = copy_of(tiny_adapter, tmp_path)
     edit_tensors(job.out / WEIGHTS, change)
-    bad = failed(adapter_checks.check_factors(job.out, job.inputs["base"], "all-linear"))
+    bad = failed(
+        adapter_checks.check_factors(job.out, adapter_checks.expected_modules(job.inputs["base"], "all-linear"))
+    )
     assert odd in bad["adapted modules that differ from those asked for"]
     with pytest.raises(ArtifactError, match="layers were not found"):
         verify_adapter(TRAIN_CONFIG, job)
@@ -283,7 +268,7 @@ def test_a_truncated_adapter_cannot_be_read(tiny_adapter, tmp_path):
 
 def test_target_modules_that_match_nothing_cannot_tell(tiny_adapter):
     job = tiny_adapter.job
-    bad = failed(adapter_checks.check_factors(job.out, job.inputs["base"], ["query"]))
+    bad = failed(adapter_checks.check_factors(job.out, adapter_checks.expected_modules(job.inputs["base"], ["query"])))
     assert "14 found, 0 expected" in bad["adapted modules that differ from those asked for"]
 
 
