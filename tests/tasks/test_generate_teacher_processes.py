@@ -46,6 +46,14 @@ print(build(STAGE, Run(**spec["run"]), GenerateConfig(**spec["config"]), inputs)
 """
 
 
+def _command(process: psutil.Process) -> str:
+    """Its command line; empty once it has ended, which a child may do at any moment."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def lines_in(log: Path) -> list[str]:
     """What was asked, of the whole lines of an answer log."""
     if not log.is_file():
@@ -118,9 +126,7 @@ def test_kill_9_of_worker_child_and_builder_under_vllm(tmp_path, model):
         if victim:
             log = grown_log(store, builder, len(held))
             processes = [psutil.Process(builder.pid), *psutil.Process(builder.pid).children(recursive=True)]
-            victims = (
-                processes[:1] if victim == "builder" else [p for p in processes if victim in " ".join(p.cmdline())]
-            )
+            victims = processes[:1] if victim == "builder" else [p for p in processes if victim in _command(p)]
             assert len(victims) == 1, victim
             os.kill(victims[0].pid, signal.SIGKILL)
             builder.wait(60)

@@ -49,7 +49,7 @@ def validated(tmp_path_factory, tiny_base, splits) -> Made:
 
 
 def test_sound_rows_pass_and_are_written_as_the_trainer_sees_them(validated, splits, tiny_base):
-    assert validated.outcome["facts"] == {"train_rows": 192, "heldout_rows": 120}
+    assert validated.outcome["facts"] == {"train_rows": 192, "heldout_rows": 120, "context_labels": {}}
     assert {path.name for path in validated.out.iterdir()} == {
         "train.jsonl", "heldout.jsonl", "train.parquet", "heldout.parquet", "contract.json",
     }  # fmt: skip
