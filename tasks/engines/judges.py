@@ -51,6 +51,9 @@ class JudgeSettings(Settings):
     all. auto: the first of them that it takes. A local model is asked plainly."""
     reasons: bool = True
     """Whether it says why, in a sentence, before it scores: better verdicts, and several times the tokens."""
+    thinking: bool | None = None
+    """Turn thinking on or off by the chat template's own switch (enable_thinking); left to the template when left out. Off
+    for small local models, which would think past max_tokens."""
     max_tokens: int = Field(default=1024, ge=16)
     """Room for one verdict, a reasoning model's thoughts included."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -207,7 +210,15 @@ def _ask(judge: JudgeSettings, where: str, question: Question, structured: str) 
         PLAIN: None,
     }
     temperature = None if judge.local_model else judge.temperature
-    return Ask(where, judge.served_as, messages, judge.max_tokens, temperature, response_format=forms[structured])
+    return Ask(
+        where,
+        judge.served_as,
+        messages,
+        judge.max_tokens,
+        temperature,
+        thinking=judge.thinking,
+        response_format=forms[structured],
+    )
 
 
 def _form_taken(judge: JudgeSettings, question: Question, log: AnswerLog, where: str, source: Source) -> str:

@@ -136,6 +136,14 @@ def test_a_server_that_knows_the_form_of_llama_cpp_is_asked_in_it(tmp_path):
         assert held["type"] == "json_object" and held["schema"]["required"] == ["reason", *CRITERIA]
 
 
+def test_thinking_is_switched_where_it_is_asked_for(tmp_path):
+    with ChatServer(taste()) as server:
+        ask(judge(server), tmp_path)
+        assert not any("chat_template_kwargs" in one.body for one in server.requests)
+        ask(judge(server, thinking=False), tmp_path)
+        assert [one.body["chat_template_kwargs"] for one in server.requests[10:]] == [{"enable_thinking": False}] * 10
+
+
 def test_a_schema_that_is_not_wanted_is_not_sent(tmp_path):
     with ChatServer(taste()) as server:
         heard = ask(judge(server, structured="plain", temperature=None), tmp_path)

@@ -1,4 +1,4 @@
-"""The stage as a flow runs it: in a child process, over signals answers, with a key that only the environment holds."""
+"""The stage as a flow runs it, over the recipes that ship: in a child process, with a key that only the environment holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_contracts.rubric import load_rubric
 from tasks.core.artifact import Artifact, Store
 from tasks.core.stage import Run, build
 from tasks.judge_answers import STAGE, JudgeConfig
-from tasks.recipes import signals
+from tasks.recipes import proofkit, signals
 from tests.fixtures.chat_server import ChatServer
 from tests.fixtures.judge_panel import quoted
 
@@ -18,11 +18,13 @@ KEY = "judge-key-that-nobody-may-see-0123456789"
 RUBRIC = load_rubric("signals")
 
 
-def published(store: Store) -> Artifact:
-    """An evaluation of twelve rows: the labels as ceiling, a model that flips every sign, a base that says nothing."""
-    rows = signals.build_rows("nano", 1, 12, 0)[1]
-    flipped = [signals.completion({**row, "direction": -(row["direction"] or 0)}) for row in rows]
-    answers = {"ceiling": [signals.completion(row) for row in rows], "merged": flipped, "base": ["?"] * len(rows)}
+def published(store: Store, rows: list[dict] | None = None, answers: dict | None = None) -> Artifact:
+    """An evaluation; unless given, of twelve rows: the labels as ceiling, a model that flips every sign, a base that says
+    nothing."""
+    if rows is None:
+        rows = signals.build_rows("nano", 1, 12, 0)[1]
+        flipped = [signals.completion({**row, "direction": -(row["direction"] or 0)}) for row in rows]
+        answers = {"ceiling": [signals.completion(row) for row in rows], "merged": flipped, "base": ["?"] * len(rows)}
     with store.building("evaluation") as folder:
         board = [{"model": name, "file_digest": None, "size_bytes": None} for name in answers]
         (folder / "leaderboard.json").write_text(json.dumps(board))
@@ -87,3 +89,40 @@ def test_a_changed_rubric_is_another_judgement(run, monkeypatch, tmp_path):
     monkeypatch.setattr(core, "CONTRACTS_FOLDER", contracts)
     after = STAGE.key_parts(run, config, inputs)
     assert {name for name in before["contract"] if before["contract"][name] != after["contract"][name]} == {"rubric.md"}
+
+
+def test_a_panel_of_proofkit_gives_final_scores(tmp_path):
+    """Labels, labels whose disclosure is cut off, and a base that describes the work: real gates beside two judges."""
+    rows = [row for row in proofkit.build_rows("built", 1, 60, 0)[1] if row["task"] in ("draft", "post", "scenario")][
+        :12
+    ]
+    labels = [proofkit.completion(row) for row in rows]
+    short = [text[: len(text) // 2] for text in labels]
+    answers = {"ceiling": labels, "merged": short, "base": ["Communication matters in every role."] * len(rows)}
+
+    def by_length(messages: list[dict]) -> str:
+        if quoted(messages, "first"):
+            return '{"reason": "", "better": "equal"}'
+        level = min(5, 1 + len(quoted(messages)) // 150)
+        return json.dumps({"reason": "r", **dict.fromkeys(load_rubric("proofkit").names, level)})
+
+    run, store = Run(name="p", recipe="proofkit", store=str(tmp_path / "store")), Store(tmp_path / "store")
+    with ChatServer(by_length) as one, ChatServer(by_length) as other:
+        judges = [
+            {"name": name, "family": name, "base_url": server.url, "model": "m"}
+            for name, server in (("gpt", one), ("qwen", other))
+        ]
+        made = build(STAGE, run, JudgeConfig(judges=judges), {"student": published(store, rows, answers)})
+    board = json.loads((store.folder(made) / "leaderboard.json").read_text())
+    found = {row["model"]: row for row in board["rows"]}
+    assert found["ceiling"]["gate_pass_rate"] == 1.0 and found["ceiling"]["rank"] is None
+    assert 0 < found["base"]["gate_pass_rate"] < found["merged"]["gate_pass_rate"] < 1
+    assert found["merged"]["gates"]["disclosure"] < 1.0 == found["ceiling"]["gates"]["disclosure"]
+    for row in found.values():
+        assert row["final"]["value"] == pytest.approx(
+            100 * (0.6 * row["judge_mean"] / 5 + 0.4 * row["gate_pass_rate"]), abs=0.02
+        )
+    assert board["findings"][0]["kind"] == "ceiling" and [found[name]["rank"] for name in ("merged", "base")] == [1, 2]
+    assert any(
+        "score against length of the answer" in note for note in board["notes"]
+    )  # that is all these judges look at
