@@ -127,10 +127,10 @@ def test_without_a_card_nothing_is_said_to_fit(monkeypatch):
     ids=lambda one: "-".join(map(str, one)) or "plain",
 )
 def test_the_parts_agree_with_the_bytes_that_were_alive(tmp_path, settings):
-    """Activations, logits and rebuilt experts of one real training step on a miniature; the estimate may be up to double."""
+    """Activations, logits and rebuilt experts of one real training step on a miniature; the estimate may be up to 2.4 times it."""
     measured, parts = one_step(tmp_path, settings)
     wanted = sum(gib for name, gib in parts.items() if not name.startswith(("weights", "trained"))) * 2**30
-    assert 0.85 <= wanted / measured <= 2.2, f"{wanted / 2**20:.1f} MiB estimated, {measured / 2**20:.1f} MiB measured"
+    assert 0.85 <= wanted / measured <= 2.4, f"{wanted / 2**20:.1f} MiB estimated, {measured / 2**20:.1f} MiB measured"
 
 
 def one_step(folder, settings: dict) -> tuple[int, dict]:
@@ -148,6 +148,8 @@ def one_step(folder, settings: dict) -> tuple[int, dict]:
     trainer = trainer_of(config, job, rows)
     batch = trainer.data_collator([trainer.train_dataset[0]])
     known = {p.untyped_storage().data_ptr() for p in [*trainer.model.parameters(), *trainer.model.buffers()]}
+    if config.gradient_checkpointing:  # as Trainer.train() does before its first step
+        trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     with LiveBytes(known) as live:
         trainer.model.train()
         trainer.training_step(trainer.model, batch)
