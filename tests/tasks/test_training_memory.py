@@ -127,7 +127,7 @@ def test_without_a_card_nothing_is_said_to_fit(monkeypatch):
     ids=lambda one: "-".join(map(str, one)) or "plain",
 )
 def test_the_parts_agree_with_the_bytes_that_were_alive(tmp_path, settings):
-    """Activations, logits and rebuilt experts of one real training step on a miniature; the estimate may be up to 2.4 times it."""
+    """Activations, logits and rebuilt experts of one real training step on a miniature; estimated up to 2.4 times as high."""
     measured, parts = one_step(tmp_path, settings)
     wanted = sum(gib for name, gib in parts.items() if not name.startswith(("weights", "trained"))) * 2**30
     assert 0.85 <= wanted / measured <= 2.4, f"{wanted / 2**20:.1f} MiB estimated, {measured / 2**20:.1f} MiB measured"
