@@ -36,6 +36,8 @@ _SEVERE = (
 STEP_CHANCE = 0.8
 CRITERIA = ("specificity", "evidence", "honesty")
 MOST_GAPS = 3
+MOST_REVIEW_WORDS = 240
+"""With quotations a review can grow long; a longer one is worded again. The gate `length` allows some more."""
 SHORTEST_QUOTE_WORDS, LONGEST_QUOTE_WORDS = 6, 20
 _LEAD = re.compile(r"(?!Assumption)(?:\S+ ){0,8}\S+$")
 """What may stand before a colon only to lead up to what follows."""
@@ -59,7 +61,10 @@ def review(brief: Brief) -> tuple[Brief, str, str]:
         draft = compose_marked(brief, also)
     for flaw in planted:
         draft = flawed(brief, draft, flaw)
-    return brief, draft.text(), _Review(brief, draft).as_json()
+    target = ""
+    while not 0 < len(target.split()) <= MOST_REVIEW_WORDS:
+        target = _Review(brief, draft).as_json()
+    return brief, draft.text(), target
 
 
 def readiness(scores: dict[str, int]) -> str:
