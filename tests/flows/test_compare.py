@@ -107,34 +107,41 @@ def test_a_profile_without_a_run_is_told_what_to_do(shop):
 # --- a run in a store, as finetune leaves it
 
 
-@pytest.fixture
-def finetuned(shop, tiny_base, tiny_rows, tiny_adapter, tiny_merged):
-    """A store in which a run named signals-nano left its artifacts; (shop, role -> artifact)."""
+@pytest.fixture(scope="module")
+def left_behind(tiny_base, tiny_rows, tiny_adapter, tiny_merged, tmp_path_factory):
+    """What a run named signals-nano left in a store: (folder of the store, role -> artifact)."""
+    folder = tmp_path_factory.mktemp("run")
     folders = {"base": tiny_base, "adapter": tiny_adapter.out, "merged": tiny_merged.out}
-    for name in ("dataset", "rows", "gguf"):
-        (shop.folder / name).mkdir()
-        folders[name] = shop.folder / name
-    shutil.copytree(tiny_rows, folders["rows"], dirs_exist_ok=True)
+    folders |= {name: folder / name for name in ("dataset", "rows", "gguf")}
+    shutil.copytree(tiny_rows, folders["rows"])
+    for name in ("dataset", "gguf"):
+        folders[name].mkdir()
     write_rows(folders["rows"] / "heldout.jsonl", ROWS)
     write_rows(folders["rows"] / "train.jsonl", heldout(8, seed=5))
     write_rows(folders["dataset"] / "heldout.jsonl", ROWS)
     digest = contract_digest(load_prompt("signals"), tiny_base)
     convert(tiny_merged.out, folders["gguf"] / "model-f16.gguf", name="t", prompt_digest=digest, tick=lambda _: None)
-    for suffix in (".spec.json", ".result.json", ".log"):
-        (folders["gguf"] / f"model-f16{suffix}").unlink(missing_ok=True)
-    store, profile, made = Store(shop.store), load_config(profile_path("signals/nano")), {}
+    store, profile, made = Store(folder / "store"), load_config(profile_path("signals/nano")), {}
     given = {
         "rows": ("dataset", "base"),
         "adapter": ("base", "rows"),
-        "merged": ("base", "adapter", "rows"),
+        "merged": ("base", "adapter"),
         "gguf": ("merged",),
     }
-    for role in ("base", "dataset", "rows", "adapter", "merged", "gguf"):
-        stage, block = comparison._MAKERS[role]
+    run = Run(name="signals-nano", recipe="signals", store=str(store.root))
+    for role, (stage, block) in comparison._MAKERS.items():
         made[role] = publish_folder(store, stage.kind, folders[role])
         named = {name: f"{made[name].kind}:{made[name].digest}" for name in given.get(role, ())}
         parts = {"config": getattr(profile, block).model_dump(mode="json"), "inputs": named}
-        remember(stage, Run(name="signals-nano", recipe="signals", store=str(shop.store)), store, parts, made[role])
+        remember(stage, run, store, parts, made[role])
+    return store.root, made
+
+
+@pytest.fixture
+def finetuned(shop, left_behind):
+    """A copy of it in a shop, free to be broken; (shop, role -> artifact)."""
+    root, made = left_behind
+    shutil.copytree(root, shop.store)
     return shop, made
 
 
