@@ -171,3 +171,8 @@ def test_lines_count_as_input(gold, limits):
     assert guess.verdict is Verdict.FAIL
     assert guess.measured > 0.9
     assert "noise" in guess.detail and "True" not in guess.detail
+
+
+def test_labels_are_counted_by_the_rows_that_hold_them():
+    assert context.count_labels(["A: 1\nB: 2", None, "A: 3"]) == {"A": 2, "B": 1}
+    assert context.count_labels([None]) == context.count_labels([]) == {}
