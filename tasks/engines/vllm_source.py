@@ -83,7 +83,13 @@ class VllmSource:
             text = opening + prompts.decode(made.ids)
             yield (
                 asks[number],
-                Answer(text, reason, "", 0, len(ids), len(made.ids) + (reason == "stop"), tuple(made.ids)),
+                Answer(
+                    text,
+                    reason,
+                    prompt_tokens=len(ids),
+                    completion_tokens=len(made.ids) + (reason == "stop"),
+                    token_ids=tuple(made.ids),
+                ),
             )
 
     def run(
