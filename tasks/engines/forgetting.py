@@ -17,9 +17,10 @@ from data_contracts.verdict import Check, report
 from tasks.core.stage import Job
 from tasks.engines import chat, hf_engine
 from tasks.engines.forgetting_checks import ForgettingConfig, Measured, check_general_loss, judge
+from tasks.engines.json_lines import as_lines
 from tasks.engines.llama_engine import Generation
 from tasks.engines.token_rows import TokenRow, read_token_rows
-from tasks.recipes import load_recipe
+from tasks.recipes import keeps_trace, load_recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,13 +36,11 @@ _REFERENCE_ROWS = 256
 
 def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> list[Check]:
     """General text and traces of the base and of what lies in `job.out`, computed in `compute_dtype`, one model at a time."""
-    probe, base = load_recipe(job.recipe).probe(), job.inputs["base"]
+    base, traced = job.inputs["base"], keeps_trace(job.recipe)
     with hf_engine.quiet():
         tokenizer = hf_engine.load_tokenizer(base)
     header = chat.answer_header(tokenizer)
-    rows, ids = _read(job, "train", _REFERENCE_ROWS)
-    expected = probe.traces([tokenizer.decode(row[start:-1]).removeprefix(header) for row, start in ids], rows)
-    asked, prompts = _read(job, "heldout", 0 if expected is None else config.probe_rows)
+    asked, prompts = _read(job, "heldout", config.probe_rows if traced else 0)
 
     def losses_and_answers(trained: Path | None) -> tuple[list[float], list[Generation]]:
         with hf_engine.quiet():
@@ -52,21 +51,26 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
     with hf_engine.few_threads(base):
         before, after = losses_and_answers(None), losses_and_answers(job.out)
     general = check_general_loss(before[0], after[0], config.max_general_loss_increase_nats, len(tokenizer))
-    if expected is None:
+    if not traced:
         why = f"not made: answers of the recipe {job.recipe} carry no trace"
         return [general, report("answers probed for their traces", 0, detail=why)]
-    _write_answers(job.work / ANSWERS_FILE, asked, before[1], after[1])
+    lines = zip(asked, before[1], after[1], strict=True)
+    answered = [{"row": row, "before": one.text, "after": other.text} for row, one, other in lines]
+    (job.work / ANSWERS_FILE).write_text(as_lines(answered), "utf-8")
+    rows, ids = _read(job, "train", _REFERENCE_ROWS)
+    taught = [tokenizer.decode(row[start:-1]).removeprefix(header) for row, start in ids]
+    read = load_recipe(job.recipe).probe().traces
     numbers = [
-        Measured.of(probe.traces([one.text for one in some], asked), sum(one.stopped == "length" for one in some))
+        Measured.of(read([one.text for one in some], asked), sum(one.stopped == "length" for one in some))
         for _, some in (before, after)
     ]
     longest_tokens = max(len(row) - start for row, start in ids)
-    return [general, *judge(config, *numbers, Measured.of(expected), longest_tokens)]
+    return [general, *judge(config, *numbers, Measured.of(read(taught, rows)), longest_tokens)]
 
 
 def _read(job: Job, split: str, n_rows: int) -> tuple[list[dict], list[TokenRow]]:
     """The first rows of a split, as the recipe has them and as token ids."""
-    with (job.inputs["rows"] / f"{split}.jsonl").open(encoding="utf-8") as lines:
+    with (job.inputs["rows"] / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
         rows = [json.loads(line) for line in islice(lines, n_rows)]
     return rows, read_token_rows(job.inputs["rows"] / f"{split}.parquet", n_rows)
 
@@ -81,12 +85,6 @@ def _answers(
     stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
     prompts = [row[:start] for row, start in rows]
     return hf_engine.generate(model, tokenizer, prompts, config.probe_max_new_tokens, stops, _BATCH_ROWS, job.beat)
-
-
-def _write_answers(path: Path, rows: list[dict], before: list[Generation], after: list[Generation]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for row, one, other in zip(rows, before, after, strict=True):
-            file.write(json.dumps({"row": row, "before": one.text, "after": other.text}, ensure_ascii=False) + "\n")
 
 
 def general_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[float]:

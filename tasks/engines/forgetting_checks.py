@@ -56,7 +56,7 @@ class ForgettingConfig(Settings):
     hand-written trace, at least 0.2 when half of it is a loop, 0.99 in a collapsed model's answers."""
     min_agreement_fraction: float = Field(default=0.8, gt=0, le=1)
     """Smallest share of traces whose conclusion is what the answer says, among those whose words conclude; or the base's
-    own share when that is smaller. Measured: 1.0 for the right run, at most 0.42 for the aggressive one."""
+    own share when that is smaller. Measured: 1.0 for the right run, at most 0.21 for the aggressive one."""
     max_general_loss_increase_nats: float = Field(default=0.5, ge=0)
     """How much the loss on general text may rise, in nats a token: 0.5 multiplies the perplexity by 1.65. Not measured on a
     base that knows general text."""

@@ -24,7 +24,7 @@ A recipe module offers:
     probe() -> module with                                                    what is asked beyond being right:
         variants(row) -> {kind: changed row}, holds(kind, before, after)      how answers must follow a changed input
         paired_measures(rows, parsed) -> {name: (statistic, pairs)}           numbers that are no share of rows
-        traces(answers, rows) -> [Trace] | None                               the reasoning shown; None: answers carry none
+        traces(answers, rows) -> [Trace]                                      the reasoning shown; only where KEEPS_TRACE
     teacher_seeds() -> path, teacher_messages(seed) -> messages,              where a teacher can write its traces
         teacher_row(seed, text, model) -> row
     with_answer(row, text) -> row                                             the row with a teacher's answer in place of its own;

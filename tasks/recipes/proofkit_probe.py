@@ -56,10 +56,6 @@ def _mean_score(review: dict) -> float:
     return sum(review["scores"].values()) / len(review["scores"])
 
 
-def traces(answers: Sequence[str], rows: Sequence[Row]) -> None:
-    """None: answers of this recipe show no reasoning before they answer."""
-
-
 def variants(row: Row) -> dict[str, Row]:
     """The same row with its anchors, or its company, exchanged wherever they stand, in the target too."""
     swaps = {"swapped_anchors": _other_anchors(row), "swapped_company": _other_company(row)}

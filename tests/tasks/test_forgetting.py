@@ -9,7 +9,7 @@ import pytest
 from data_contracts.verdict import failures
 from tasks.engines import forgetting
 from tasks.engines.forgetting_checks import ForgettingConfig
-from tasks.recipes import signals_probe
+from tasks.recipes import signals
 from tests.fixtures.tiny_chain import HELDOUT_ROWS, TRAIN_CONFIG, copy_of, edit_tensors
 
 WEIGHTS = "adapter_model.safetensors"
@@ -52,7 +52,7 @@ def test_as_many_rows_as_there_are_is_enough(tiny_adapter, tmp_path):
 
 
 def test_a_recipe_whose_answers_carry_no_trace_is_not_asked_and_the_report_says_so(tiny_adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(signals_probe, "traces", lambda answers, rows: None)
+    monkeypatch.setattr(signals, "KEEPS_TRACE", False)
     job = copy_of(tiny_adapter, tmp_path)
     (job.work / forgetting.ANSWERS_FILE).unlink()
     found = probed(job)
