@@ -17,7 +17,7 @@ import pytest
 from tasks.core.artifact import Artifact
 from tasks.core.stage import build
 from tasks.train_lora import STAGE
-from tests.fixtures.tiny_chain import STEPS, TRAIN_CONFIG, Shop, open_shop
+from tests.fixtures.tiny_chain import STEPS, TRAIN_CONFIG, TRAIN_ROWS, Shop, open_shop
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "adapter_model.safetensors"
@@ -128,3 +128,13 @@ def test_unsloth_trains_an_adapter_that_passes_every_check_and_resumes_to_the_la
     again = build(STAGE, shop.run, config, shop.inputs)
     assert shop.store.manifest(again)["facts"]["resumed_from_step"] == 9
     assert again.digest == artifact.digest
+
+
+@pytest.mark.slow
+def test_unsloth_learns_whole_rows_when_it_is_asked_to(tiny_base, tiny_rows, tmp_path):
+    shop = open_shop(tmp_path / "store", tiny_base, tiny_rows)
+    changes = {"engine": "unsloth", "dropout": 0.0, "completion_only_loss": False, "epochs": 1.0}
+    manifest = shop.store.manifest(build(STAGE, shop.run, TRAIN_CONFIG.model_copy(update=changes), shop.inputs))
+    (labels,) = [one for one in manifest["verified"] if one["name"].startswith("rows of collated batches")]
+    assert labels["name"].endswith("exactly the prompt, the answer and its end token")
+    assert labels["measured"] == labels["threshold"] == TRAIN_ROWS
