@@ -185,6 +185,7 @@ STAGE = Stage(
         "examples/gold.jsonl",
         "examples/heldout.jsonl",
         "examples/teacher_seeds.jsonl",
+        "world/**/*.yaml",
     ),
     uses_recipe=True,
     secrets=(API_KEY,),

@@ -75,8 +75,14 @@ def code_digests(*modules: str) -> dict[str, str]:
 
 
 def data_digests(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """File -> sha256 for the non-code files that a stage reads (limits, prompts, gates); a missing one counts as absent."""
-    return {name: sha256_file(folder / name)[:16] if (folder / name).is_file() else "absent" for name in names}
+    """File -> sha256 for the non-code files that a stage reads (limits, prompts, gates); a missing one counts as absent.
+
+    A name with a star stands for every file that it matches: one added or removed changes the key too.
+    """
+    files = {name: folder / name for name in names if "*" not in name}
+    starred = [path for name in names if "*" in name for path in folder.glob(name) if path.is_file()]
+    files |= {path.relative_to(folder).as_posix(): path for path in sorted(starred)}
+    return {name: sha256_file(path)[:16] if path.is_file() else "absent" for name, path in files.items()}
 
 
 def versions(distributions: tuple[str, ...]) -> dict[str, str]:

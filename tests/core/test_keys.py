@@ -103,3 +103,23 @@ def test_an_engine_that_a_config_does_not_use_is_not_in_its_key():
     assert "unsloth" not in used["trl"]
     assert "unsloth" in used["unsloth"]
     assert "bitsandbytes" in STAGE.key_parts(run, TrainConfig(base_precision="nf4"), {})["stack"]
+
+
+def test_a_starred_name_sees_each_file_changed_added_or_removed(tmp_path):
+    (tmp_path / "world" / "shared").mkdir(parents=True)
+    (tmp_path / "world" / "nurse.yaml").write_text("a: 1")
+    seen = [keys.data_digests(tmp_path, ("world/**/*.yaml", "prompt.md"))]
+    assert set(seen[0]) == {"world/nurse.yaml", "prompt.md"} and seen[0]["prompt.md"] == "absent"
+    for path, text in (("world/nurse.yaml", "a: 2"), ("world/shared/moves.yaml", "b: 1")):
+        (tmp_path / path).write_text(text)
+        seen.append(keys.data_digests(tmp_path, ("world/**/*.yaml", "prompt.md")))
+    (tmp_path / "world" / "nurse.yaml").unlink()
+    seen.append(keys.data_digests(tmp_path, ("world/**/*.yaml", "prompt.md")))
+    assert len({str(one) for one in seen}) == 4
+
+
+def test_the_world_of_a_recipe_is_in_the_key_of_its_dataset():
+    from tasks.build_dataset import STAGE, DatasetConfig
+
+    found = STAGE.key_parts(Run(name="n", recipe="proofkit", store="s"), DatasetConfig(source="built"), {})["contract"]
+    assert len([name for name in found if name.startswith("world/")]) > 14
