@@ -6,6 +6,8 @@ import pytest
 
 from data_contracts.gates import RankedBy, load_gates
 from tasks.engines.ranking import Ranked, compare, fewest_rows_apart, rank
+from tasks.engines.survey import Survey
+from tasks.recipes import RECIPES, load_recipe
 
 BY_SIGN = [RankedBy(metric="sign")]
 BY_BOTH = [RankedBy(metric="hard"), RankedBy(metric="sign")]
@@ -108,6 +110,14 @@ def test_the_shipped_ranking_is_the_hard_rows_first():
         ("disagreeing_sign_accuracy_fraction", "highest"),
         ("sign_accuracy_fraction", "highest"),
     ]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_ranked_by_what_it_measures(name):
+    recipe = load_recipe(name)
+    survey = Survey.of(recipe, recipe.build_rows("nano", 8, 8, 0)[1], 0)
+    known = survey.scores(survey.ceiling("ceiling"))
+    assert {one.metric for one in load_gates(name).ranking} <= known.keys() and load_gates(name).ranking
 
 
 @pytest.mark.parametrize("broken", [{"metric": ""}, {"metric": "a", "best": "middle"}, {"metrik": "a"}])
