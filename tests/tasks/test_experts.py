@@ -217,3 +217,12 @@ def test_its_gguf_computes_it_and_renders_as_it_does(merged, base, rows, tmp_pat
     assert not failed(checks)
     (kl,) = [one.measured for one in checks if "mean KL" in one.name]
     assert kl < 1e-3
+
+
+def test_packs_are_refused_where_the_model_does_not_keep_them_apart(base, rows, tmp_path):
+    """No sabotage: gpt-oss in transformers 5.17 does not hand position ids to its masks, so packed rows read one another."""
+    config = TrainConfig(**ATTENTION.model_dump() | {"packing_tokens": 1000})
+    job = train_job(tmp_path, base, rows)
+    with pytest.raises(ArtifactError, match="rows must not be packed here.*Attention crosses the boundaries"):
+        train_lora(config, job)
+    assert not (job.work / "checkpoints").exists() or not list((job.work / "checkpoints").glob("checkpoint-*"))
