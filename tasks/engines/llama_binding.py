@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,21 @@ Entry = tuple[int, int, int, bool]
 
 _WARN_LEVEL, _ERROR_LEVEL = 3, 4
 _complaints: deque[str] = deque(maxlen=8)
+_loading = threading.Lock()
+
+
+def llama_api() -> Any:
+    """The module `llama_cpp`, with llama.cpp's log going nowhere but into `complaints()`.
+
+    Threads may call it first together, and `cache` alone would let each of them set a log callback of its own: C keeps the
+    last one set, Python the last one stored, and when these differ the next line of the log calls freed memory.
+    """
+    with _loading:
+        return _loaded()
 
 
 @cache
-def llama_api() -> Any:
-    """The module `llama_cpp`, with llama.cpp's log going nowhere but into `complaints()`."""
+def _loaded() -> Any:
     import llama_cpp
 
     @llama_cpp.llama_log_callback

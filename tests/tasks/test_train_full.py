@@ -87,7 +87,7 @@ def test_the_merge_is_the_cast_and_nothing_else(merged, trained):
 
 def test_untied_weights_and_several_shards_are_written_as_they_were(tmp_path, tiny_rows, monkeypatch):
     base = make_tiny_model(tmp_path / "untied", hidden_size=64, context_tokens=2048, tie=False)
-    monkeypatch.setattr(whole_weights.model_folder.write_weights, "__defaults__", (1 << 16, hf_engine.silent))
+    monkeypatch.setitem(whole_weights.model_folder.write_like.__kwdefaults__, "max_shard_bytes", 1 << 16)
     made = make_adapter(train_job(tmp_path, base, tiny_rows), CONFIG.model_copy(update={"epochs": 1.0}))
     assert len(list(made.out.glob("model-*.safetensors"))) > 3
     assert make_merged(merge_job(tmp_path, base, tiny_rows, made.out)).outcome["facts"]["tensors"] == 25
