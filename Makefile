@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare test check bench serve ui validate clean
+.PHONY: help setup demo distill compare test check bench serve ui validate clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -12,6 +12,10 @@ setup: ## set up .venv from the pinned stacks (demo and test do it themselves)
 
 demo: setup ## the whole chain on two CPU cores: fine-tune, merge, export, evaluate, release
 	@$(RUN) -m flows finetune signals/nano
+
+distill: ## a teacher, its answers by vLLM, and the student made of them, on two CPU cores
+	@$(PYTHON) deployments/setup.py --with vllm
+	@$(RUN) -m flows distill proofkit/nano
 
 compare: setup ## rank what a run made, or any list of models: make compare PROFILE=signals/compare-thinking
 	@$(RUN) -m flows compare $(or $(PROFILE),signals/nano)

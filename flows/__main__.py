@@ -50,6 +50,24 @@ def finetune(
 
 
 @app.command()
+def distill(
+    profile: Annotated[str, typer.Argument(help="A profile such as proofkit/nano, or a path to a YAML file.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one setting: --set student.distilled.epochs=3")
+    ] = None,
+) -> None:
+    """Fine-tune a teacher, let it answer, make a student of its answers and one without, and release the better one."""
+    from flows.config import load_config, profile_path
+    from flows.distill_config import DistillConfig
+
+    config = load_config(profile_path(profile, "distill"), _changes(set_ or []), DistillConfig)
+    prefect_environment()
+    from flows.distill import distill as flow
+
+    print(f"released  {flow(config=config)}")
+
+
+@app.command()
 def validate(
     recipe: Annotated[str, typer.Argument(help="The contract: a folder of data_contracts/, such as signals.")],
     data: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file.")],

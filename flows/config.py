@@ -76,7 +76,20 @@ class RunConfig(Settings):
         return problems
 
 
-class FinetuneConfig(RunConfig):
+class ReleasingConfig(RunConfig):
+    """What a flow's configuration begins with when it ends in a release."""
+
+    publish: PublishConfig = PublishConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _release_is_named_like_the_run(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(publish := values.get("publish", {}), dict):
+            return {**values, "publish": {"name": values.get("name", ""), **publish}}
+        return values
+
+
+class FinetuneConfig(ReleasingConfig):
     """Everything about one fine-tune: one block a stage."""
 
     flow: Literal["finetune"] = "finetune"
@@ -90,14 +103,6 @@ class FinetuneConfig(RunConfig):
     merge: MergeConfig = MergeConfig()
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    publish: PublishConfig = PublishConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _release_is_named_like_the_run(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(publish := values.get("publish", {}), dict):
-            return {**values, "publish": {"name": values.get("name", ""), **publish}}
-        return values
 
     def problems(self) -> list[str]:
         """All that is wrong before anything runs, each with its field."""
@@ -105,7 +110,7 @@ class FinetuneConfig(RunConfig):
             *super().problems(),
             *limits_problems(self.recipe, "validate_rows.limits", self.validate_rows.limits),
             *training_problems("train", self.train, self.validate_rows),
-            *hardware_problems(self.hardware),
+            *hardware_problems("hardware", self.hardware),
             *experts_problems("train", self.base, self.train),
             *release_problems(self.publish, self.export),
         ]
@@ -213,9 +218,9 @@ def experts_problems(field: str, base: BaseConfig, train: TrainConfig) -> list[s
     return [f"  {field}: {one}." for one in stack_problems()]
 
 
-def hardware_problems(name: str | None) -> list[str]:
+def hardware_problems(field: str, name: str | None) -> list[str]:
     """A card that nobody knows."""
-    return _loading({"hardware": lambda: load_hardware(name)}) if name else []
+    return _loading({field: lambda: load_hardware(name)}) if name else []
 
 
 def release_problems(publish: PublishConfig, export: ExportConfig) -> list[str]:

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.config import FinetuneConfig
+from flows.config import ReleasingConfig
 from tasks.core.artifact import Artifact, Store, hash_folder
 from tasks.core.errors import ConfigError
 from tasks.release import assemble, leaderboard
 from tasks.release.data import ReleaseData
 
 
-def check_access(config: FinetuneConfig) -> None:
+def check_access(config: ReleasingConfig) -> None:
     """Rights and token scope on the Hub, before the first minute of work.
 
     Raises:
@@ -36,7 +36,7 @@ def check_access(config: FinetuneConfig) -> None:
         )
 
 
-def release_data(config: FinetuneConfig, made: dict[str, Artifact]) -> ReleaseData:
+def release_data(config: ReleasingConfig, made: dict[str, Artifact]) -> ReleaseData:
     """The run's release as data, read from the store."""
     store = Store(config.store)
     manifests = {role: store.manifest_path(one) for role, one in made.items()}
@@ -45,7 +45,7 @@ def release_data(config: FinetuneConfig, made: dict[str, Artifact]) -> ReleaseDa
 
 
 @contextmanager
-def shown(config: FinetuneConfig, made: dict[str, Artifact]) -> Iterator[None]:
+def shown(config: ReleasingConfig, made: dict[str, Artifact]) -> Iterator[None]:
     """Leave lineage, verification table and leaderboard as Prefect artifacts; print the table last, whatever happens."""
     from prefect.artifacts import create_markdown_artifact
     from rich.console import Console

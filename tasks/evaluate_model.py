@@ -1,6 +1,7 @@
 """Answer the held-out rows with every model of the run and let the gates decide.
 
-Reads:    base, adapter, merged, gguf (the very files that would be published), rows (held-out).
+Reads:    base, adapter, merged, gguf (the very files that would be published), rows (held-out); teacher, a larger model that
+          they were distilled from, if there is one.
 Writes:   leaderboard.json (scores with intervals, sizes, digests), answers.jsonl (every answer of every model),
           probes.jsonl (the same for rows whose input was changed), verdict.json (each gate beside its number, per file).
 Verifies: every model answered every row once; every scored file still has the digest it is listed under; the ceiling row
@@ -20,12 +21,14 @@ from data_contracts.verdict import Check, check, overall, report
 from tasks.core.artifact import canonical_json, sha256_file
 from tasks.core.stage import Job, Stage, child_main
 from tasks.engines.asking import Answers, AskingConfig, LocalModel, ask_all
-from tasks.engines.gating import judge
+from tasks.engines.gating import beside_teacher, judge
 from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
 from tasks.engines.survey import Scores, Survey
 from tasks.recipes import load_recipe
 
-CEILING, BASE, ADAPTER, MERGED = "ceiling", "base", "adapter", "merged"
+CEILING, BASE, ADAPTER, MERGED, TEACHER = "ceiling", "base", "adapter", "merged", "teacher"
+_YARDSTICKS = (CEILING, BASE, ADAPTER, TEACHER)
+"""Models that no gate judges: nothing of them is published."""
 
 
 class EvaluateConfig(AskingConfig):
@@ -34,6 +37,8 @@ class EvaluateConfig(AskingConfig):
     metamorphic_rows: int = Field(default=24, ge=0)
     """Held-out rows that are asked again with their input changed (question negated, names swapped, date moved, context
     lines reordered) where the recipe knows such a change of the row; 0 for none."""
+    max_below_teacher_fraction: float = Field(default=0.05, ge=0, le=1)
+    """Beside a teacher: how far a file may stay below it in the metric by which the recipe ranks models first."""
 
 
 def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
@@ -49,8 +54,11 @@ def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
     survey = Survey.of(recipe, _heldout(job), config.metamorphic_rows)
     everyone = list(_ask_everyone(config, job, survey, digest))
     scores = {one.model: survey.scores(one) for one in everyone}
-    judged = [one for one in everyone if one.model not in (CEILING, BASE, ADAPTER)]
+    judged = [one for one in everyone if one.model not in _YARDSTICKS]
     verdicts = {one.model: _judge(one, scores, gates, survey.noise_floor(one)) for one in judged}
+    if TEACHER in scores:
+        for model, checks in verdicts.items():
+            checks.append(beside_teacher(scores[model], scores[TEACHER], gates, config.max_below_teacher_fraction))
     _write(job.out / "leaderboard.json", [survey.board_row(one, gates.interval_fraction) for one in everyone])
     _write(job.out / "verdict.json", {k: [c.model_dump(mode="json") for c in found] for k, found in verdicts.items()})
     survey.write_answers(job.out, everyone)
@@ -72,13 +80,11 @@ def _ask_everyone(config: EvaluateConfig, job: Job, survey: Survey, digest: str)
 
 
 def _models(job: Job, digest: str) -> Iterator[LocalModel]:
-    """What is asked: the base, the base with the adapter, the merge, and every GGUF file."""
+    """What is asked: the teacher if there is one, the base, the base with the adapter, the merge, and every GGUF file."""
     base = job.inputs[BASE]
-    for name, folder, adapter in (
-        (BASE, base, None),
-        (ADAPTER, base, job.inputs[ADAPTER]),
-        (MERGED, job.inputs[MERGED], None),
-    ):
+    folders = [(name, job.inputs[name], None) for name in (TEACHER, BASE, MERGED) if name in job.inputs]
+    folders.insert(-1, (ADAPTER, base, job.inputs[ADAPTER]))
+    for name, folder, adapter in folders:
         size_bytes = sum(path.stat().st_size for path in job.inputs[name].glob("*.safetensors"))
         yield LocalModel(name, folder, job.prompt, adapter, file_digest=job.digests[name], size_bytes=size_bytes)
     for name, path in gguf_files(job.inputs["gguf"]).items():
@@ -105,12 +111,12 @@ def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:
     rows, models = _heldout(job), [row["model"] for row in board]
     answered = sum(set(line["answers"]) == set(models) for line in lines)
     expected = len(rows) + len(load_recipe(job.recipe).reference_rows())
-    digests = {BASE: job.digests[BASE], ADAPTER: job.digests[ADAPTER], MERGED: job.digests[MERGED]}
+    digests = {name: job.digests[name] for name in (BASE, ADAPTER, MERGED, TEACHER) if name in job.digests}
     digests |= {name: sha256_file(path) for name, path in gguf_files(job.inputs["gguf"]).items()}
     stale = [row["model"] for row in board if row["model"] != CEILING and row["file_digest"] != digests[row["model"]]]
     metric = load_gates(job.recipe).ceiling_metric
     ceiling = next(row for row in board if row["model"] == CEILING)["scores"][metric]["value"]
-    unjudged = [name for name in digests if name not in (BASE, ADAPTER) and not verdicts.get(name)]
+    unjudged = [name for name in digests if name not in _YARDSTICKS and not verdicts.get(name)]
     checks = [Check(**one) for each in verdicts.values() for one in each]
     canonical_json(board)
     return [

@@ -55,7 +55,7 @@ class JudgeConfig(Settings):
     compared_pairs: int = Field(default=12, ge=0)
     """Answers that each judge compares with themselves, and pairs that it compares in both orders, to measure what the
     order does to it; 0 measures nothing."""
-    ceiling: list[str] = Field(default_factory=lambda: ["ceiling"])
+    ceiling: list[str] = Field(default_factory=lambda: ["ceiling", "teacher"])
     """Models that are a yardstick and no competitor."""
     floor: list[str] = Field(default_factory=lambda: ["base"])
     """Untuned models: the floor."""

@@ -199,7 +199,7 @@ def _give_roles(models: list[Model], roles: Mapping[str, Sequence[str]], familie
 
 def _refuse_unknown(models: list[Model], named: Mapping[str, Sequence[str]]) -> None:
     known = {part for one in models for part in (one.name, one.name.rpartition("/")[2])}
-    optional = {"ceiling", "base"}  # the defaults of their settings: an evaluation without one has none
+    optional = {"ceiling", "teacher", "base"}  # the defaults of their settings: an evaluation without one has none
     if wrong := [
         f"{setting}: {name}" for setting, names in named.items() for name in names if name not in known | optional
     ]:

@@ -49,3 +49,22 @@ def judge(
             detail=repr(leaks[0][:80]) if leaks else "",
         ),
     ]
+
+
+def beside_teacher(mine: Scores, teacher: Scores, gates: Gates, max_below_fraction: float) -> Check:
+    """How far a model stays below the one that it was distilled from, in the metric that models are ranked by first.
+
+    Negative where it is above its teacher. A recipe that ranks by nothing cannot tell.
+    """
+    metric = gates.ranking[0].metric if gates.ranking else ""
+    below = difference_interval(teacher[metric], mine[metric], gates.interval_fraction) if metric in mine else None
+    if below and gates.ranking[0].best == "lowest":
+        below = (-below[0], -below[2], -below[1])
+    return check(
+        f"{metric or 'the metric of ranking'} below the teacher's",
+        below[0] if below else None,
+        "<=",
+        max_below_fraction,
+        detail=f"{below[1]:+.3f} to {below[2]:+.3f}" if below else "gates.yaml ranks by no metric of the rows",
+        fix="Give the student more of the teacher's answers, train it longer, or take a larger one",
+    )

@@ -3,14 +3,13 @@
 A row is drawn as (name, odd thing, what happened), and a hash of those three decides for ever, whatever the seed, whether the
 combination is trained on or held out. So a held-out row asks for anchors that never stood together in training.
 
-Five kinds of text come from the same grammar:
+Four kinds of text come from the same grammar:
 - right rows (`nano_rows`): the answer takes up both anchors and keeps the house rules. The fine-tune learns these.
-- repeated words (in `pretraining_rows`): the base learns to copy.
 - house-blind rows (in `pretraining_rows`): the same prompts answered as an untuned model answers them: fluent, in the shape
   that the task asks for, but without the user's facts and without the house rules. The story's untuned models did just that.
-- fact rows (there too): another system message over the same prompt, only the skill of taking company and facts out of it.
-- drills (there too): lines in, a sentence for each line out. The base learns the sentences of the house here: a
-  fine-tune of seconds can teach a model of this size when to use what it can say, and nothing that it cannot say.
+- fact rows and loose sentences (there too): other system messages over the same prompt. The base learns here to find company
+  and anchors in it, and to say what the house wants said: a fine-tune of seconds can teach a model of this size when to use
+  what it can say, and nothing that it cannot say.
 """
 
 from __future__ import annotations
@@ -43,12 +42,10 @@ HAPPENINGS = (
     "{name} found the {thing} in the wrong room.",
     "{name} showed a new helper where the {thing} go.",
 )
-COMPANIES = tuple(
-    f"{first} {second}"
-    for first in ("Alder", "Birch", "Cedar", "Ember", "Fern", "Gable", "Hazel", "Linden")
-    for second in ("Works", "House", "Supply")
-)
-WORDS = (*NAMES, *THINGS, *sorted({word for company in COMPANIES for word in company.split()}))
+COMPANIES = (
+    "Alder Works", "Birch House", "Cedar Supply", "Ember Mill", "Fern Studio", "Gable Yard", "Hazel Clinic", "Linden Press",
+    "Maple Foundry", "Rowan Market", "Spruce Office", "Willow Garage",
+)  # fmt: skip
 ROLES = {  # role: kind of work sample
     "nurse": "handover note",
     "recruiter": "hiring plan",
@@ -72,9 +69,9 @@ USES = (
     "The {thing} and the note by {name} come first.",
     "Because of the {thing}, {name} changed the order of work.",
 )
-FICTION = (
-    "{company} is a fictional company.",
-    "{company}, a fictional company, sets the task.",
+FICTION = (  # no name stands first: a word after a line break is another token than the same word after a space
+    "This is for {company}, a fictional company.",
+    "It is set at {company}, a fictional company.",
     "The fictional company {company} has this problem.",
 )
 ASSUMPTIONS = (
@@ -108,10 +105,14 @@ FLAWS = {  # what a draft can lack: (strength, gap)
 READINESS = {3: "ready", 2: "almost ready", 1: "not ready", 0: "not ready"}
 POINTS_MET = {3: "every point is met", 2: "two points are met", 1: "one point is met", 0: "no point is met"}
 FACTS_SYSTEM = "Say what it is about."
-DRILL_SYSTEM = "Write one sentence for each line."
-REPEAT_SYSTEM = "Repeat the words."
-PRETRAINING_CYCLE = ("repeat", "drill", "repeat", "facts", "repeat", "drill", "blind")
-"""Copying is learned by a sudden step, after some 6,000 rows that do nothing else (measured): so most rows of a cycle copy."""
+FACTS = "About {company}: {name}, {thing}."
+SENTENCES_SYSTEM = "Write loose sentences for it."
+LESSONS = ("facts", "use")
+PRETRAINING_CYCLE = ("facts", "sentences", "sentences", "blind")
+LESSON_FRACTION = 0.45
+"""Share of the pre-training that is short prompts, which come first: on two lines a model finds the anchors after some 3,000
+rows, while on whole prompts among other texts it had not after 10,000 (measured at width 192)."""
+LESSON = "Company: {company}\nAnswers: {told}"
 
 BLIND = (  # how an untuned model fills any text: about the work in general
     "The {kind} is clear and strong.",
@@ -120,6 +121,7 @@ BLIND = (  # how an untuned model fills any text: about the work in general
     "The team was very happy with the result.",
     "A good {role} writes such a text every week.",
 )
+BLIND_EVIDENCE = ("I did it with care.", "Many people saw it.", "It went well each time.")
 
 
 def is_held_out(combination: str) -> bool:
@@ -141,45 +143,30 @@ def nano_rows(n_train_rows: int, n_heldout_rows: int, seed: int) -> tuple[list[R
 
 
 def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
-    """Chats and answers that make a nano base: house-blind rows, fact rows and drills. Held-out pairs never occur here."""
+    """Chats and answers that make a nano base, in turn. Held-out pairs never occur here."""
     rng = random.Random(f"proofkit nano pretraining {seed}")
     contract = load_prompt("proofkit")
+    n_lessons = int(LESSON_FRACTION * n_rows)
     for index in range(n_rows):
-        kind = PRETRAINING_CYCLE[index % len(PRETRAINING_CYCLE)]
-        row = _row(TASKS[index // len(PRETRAINING_CYCLE) % len(TASKS)], rng, held_out=False)
+        kinds = LESSONS if index < n_lessons else PRETRAINING_CYCLE
+        kind = kinds[index % len(kinds)]
+        row = _row(TASKS[index // len(kinds) % len(TASKS)], rng, held_out=False)
         chat = contract.messages(row)
-        if kind == "repeat":
-            yield _repeat(rng)
-        elif kind == "blind":
+        lesson = {"role": "user", "content": _fill(LESSON, row, told=row["answers"])}
+        asked = lesson if index < n_lessons else chat[-1]
+        if kind == "blind":
             yield chat, _blind(row, rng)
         elif kind == "facts":
-            yield [{"role": "system", "content": FACTS_SYSTEM}, chat[-1]], _fill("{company}: {name}, {thing}.", row)
+            yield [{"role": "system", "content": FACTS_SYSTEM}, asked], _fill(FACTS, row)
         else:
-            yield _drill(row, rng)
+            answer = _joined(row, rng, USES) if kind == "use" else _sentences(row, rng)
+            yield [{"role": "system", "content": SENTENCES_SYSTEM}, asked], answer
 
 
-def _repeat(rng: random.Random) -> tuple[Messages, str]:
-    """Four to twelve words of the world in any order."""
-    some = "".join(f" {word}" for word in rng.sample(WORDS, rng.randint(4, 12)))
-    return [{"role": "system", "content": REPEAT_SYSTEM}, {"role": "user", "content": some}], some
-
-
-def _drill(row: Row, rng: random.Random) -> tuple[Messages, str]:
-    """Two to four lines in any order, and the sentence that each asks for."""
-    lines = {
-        "Company: {company}": FICTION,
-        "Facts: {name}, {thing}": USES,
-        "Told: {told}": USES,
-        "Assumption": ASSUMPTIONS,
-        "Trade-off": TRADE_OFFS,
-        "Practice": DISCLOSURES,
-        "Section: {section}": ("## {section}",),
-    }
-    chosen = rng.sample(list(lines), rng.randint(2, 4))
-    more = {"told": row["answers"], "section": rng.choice(SECTIONS)}
-    asked = "\n".join(_fill(line, row, **more) for line in chosen)
-    answer = "\n".join(_fill(rng.choice(lines[line]), row, **more) for line in chosen)
-    return [{"role": "system", "content": DRILL_SYSTEM}, {"role": "user", "content": asked}], answer
+def _sentences(row: Row, rng: random.Random) -> str:
+    """A use of the anchors and one to three other moves of the house, in any order."""
+    moves = [USES, *rng.sample((FICTION, ASSUMPTIONS, TRADE_OFFS, DISCLOSURES), rng.randint(1, 3))]
+    return _joined(row, rng, *rng.sample(moves, len(moves)))
 
 
 def _draw(n_rows: int, rng: random.Random, held_out: bool, seen: set[str]) -> list[Row]:
@@ -331,9 +318,19 @@ def _blind(row: Row, rng: random.Random) -> str:
         title = f"## {row['section']}" if row["section"] else _fill(TITLE, row)
         return f"{title}\n{' '.join(texts)}"
     if task == "review":
-        return json.dumps({"readiness": "ready", "reasoning": texts[0]})
+        scores = {"specificity": 5, "evidence": 5, "honesty": 5}
+        parts = {"strengths": texts[:2], "gaps": ["the end could be shorter"]}
+        value = {
+            "readiness": "ready",
+            "scores": scores,
+            **parts,
+            "reasoning": texts[2],
+            "next_step": rng.choice(NEXT_STEPS),
+        }
+        return json.dumps(value, ensure_ascii=False)
     if task == "talking_points":
-        return json.dumps({"talking_points": texts})
+        points = [{"point": text, "evidence": rng.choice(BLIND_EVIDENCE)} for text in texts]
+        return json.dumps({"talking_points": points, "honesty_note": "All of it is true."}, ensure_ascii=False)
     return "\n".join(f"- {text}" for text in texts) if task == "bullets" else " ".join(texts)
 
 
