@@ -87,12 +87,11 @@ def last_run(run: Run) -> Last:
     """
     store = Store(run.store)
     found = {role: recall(stage, run, store) for role, (stage, _) in _MAKERS.items()}
-    name = f"{run.name}/{run.part}" if run.part else run.name
     if missing := [role for role, one in found.items() if one is None]:
         what = "nothing" if len(missing) == len(found) else f"no {', '.join(missing)}"
         raise ConfigError(
-            f"compare: {run.store} holds {what} of a run {name}. Make it first: python -m flows finetune, with the profile of "
-            "that name."
+            f"compare: {run.store} holds {what} of a run {run.name}. Make it first: python -m flows finetune, with the profile "
+            "of that name."
         )
     strange = [
         f"{role} was made from another {given}"
@@ -102,7 +101,7 @@ def last_run(run: Run) -> Last:
     ]
     if strange:
         raise ConfigError(
-            f"compare: the last run of {name} stopped half-way: {'; '.join(strange)}. Run it again; what it has is reused."
+            f"compare: the last run of {run.name} stopped half-way: {'; '.join(strange)}. Run it again; what it has is reused."
         )
     return found
 
@@ -135,8 +134,7 @@ def from_last_runs(config: ComparisonConfig) -> dict[str, Artifact]:
     wanted = {name for one in compare.models for name in one.inputs.values()} | {run_input(run, "rows") for run in runs}
     found: dict[str, Artifact] = {}
     for run in runs:
-        name, _, part = run.partition("/")
-        for role, (_, artifact) in last_run(config.run().model_copy(update={"name": name, "part": part})).items():
+        for role, (_, artifact) in last_run(config.run().model_copy(update={"name": run})).items():
             if run_input(run, role) in wanted:
                 found[run_input(run, role)] = store.verify(artifact)
     return found

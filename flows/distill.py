@@ -9,7 +9,7 @@ from prefect import flow
 from flows.boards import keep_board
 from flows.config import load_config, profile_path
 from flows.distill_config import DistillConfig
-from flows.memory import refuse_too_small_a_card
+from flows.memory import refuse_too_small_cards
 from flows.pipeline import Pipeline, tell
 from flows.referee import choose
 from flows.release import check_access, place, shown
@@ -41,15 +41,17 @@ def distill(profile: str = "proofkit/nano", config: DistillConfig | None = None)
     """
     config = config or load_config(profile_path(profile, "distill"), kind=DistillConfig)
     check_access(config)
-    _refuse_too_small_cards(config)
+    for line in refuse_too_small_cards(config):
+        tell(line)
     pipeline, store = Pipeline(config.run()), Store(config.store)
     dataset = pipeline(build_dataset.STAGE, config.dataset)
-    teacher = _teacher(pipeline.part("teacher"), config, dataset)
-    answers = _answers(pipeline, config, dataset, teacher["merged"])
+    teacher = _teacher(pipeline.part("teacher"), config, dataset) if config.teacher else {}
+    asked = {"teacher": teacher["merged"]} if teacher else {}
+    answers = _answers(pipeline, config, dataset, asked)
     distilled = pipeline(distill_rows.STAGE, config.distill, dataset=dataset, **answers)
     base = pipeline.part("student")(prepare_base.STAGE, config.student.base)
     students = {
-        name: _student(pipeline.part(name), config, getattr(config.student, name), base, rows, teacher["merged"])
+        name: _student(pipeline.part(name), config, getattr(config.student, name), base, rows, asked)
         for name, rows in (("direct", dataset), ("distilled", distilled))
     }
     evaluations = {name: made["evaluation"] for name, made in students.items()}
@@ -63,14 +65,6 @@ def distill(profile: str = "proofkit/nano", config: DistillConfig | None = None)
         return place(store, release, config.publish.folder, config.name)
 
 
-def _refuse_too_small_cards(config: DistillConfig) -> None:
-    for block, trains in ((config.teacher, ("train",)), (config.student, ("direct", "distilled"))):
-        for name in trains if block.hardware or block.base.source == "hub" else ():
-            longest_tokens = block.validate_rows.max_length_tokens
-            found = refuse_too_small_a_card(block.hardware, block.base, getattr(block, name), longest_tokens)
-            tell(f"{name}: {found}")
-
-
 def _teacher(pipeline: Pipeline, config: DistillConfig, dataset: Artifact) -> Made:
     base = pipeline(prepare_base.STAGE, config.teacher.base)
     rows = pipeline(validate_dataset.STAGE, config.teacher.validate_rows, dataset=dataset, base=base)
@@ -79,22 +73,21 @@ def _teacher(pipeline: Pipeline, config: DistillConfig, dataset: Artifact) -> Ma
     return {"base": base, "rows": rows, "adapter": adapter, "merged": merged}
 
 
-def _answers(pipeline: Pipeline, config: DistillConfig, dataset: Artifact, teacher: Artifact) -> Made:
+def _answers(pipeline: Pipeline, config: DistillConfig, dataset: Artifact, asked: Made) -> Made:
     """The teacher's answers to the training prompts, an artifact for each shard."""
     shards = config.generate.sharded(Store(config.store).folder(dataset))
-    given = {"dataset": dataset, "teacher": teacher}
+    parts = [pipeline.part(f"shard-{one.shard}") for one in shards]
     return distill_rows.named(
-        [pipeline.part(f"shard-{one.shard}")(generate_teacher.STAGE, one, **given) for one in shards]
+        [part(generate_teacher.STAGE, one, dataset=dataset, **asked) for part, one in zip(parts, shards, strict=True)]
     )
 
 
-def _student(
-    pipeline: Pipeline, config: DistillConfig, train, base: Artifact, dataset: Artifact, teacher: Artifact
-) -> Made:
-    rows = pipeline(validate_dataset.STAGE, config.student.validate_rows, dataset=dataset, base=base)
+def _student(pipeline: Pipeline, config: DistillConfig, train, base: Artifact, dataset: Artifact, beside: Made) -> Made:
+    student = config.student
+    rows = pipeline(validate_dataset.STAGE, student.validate_rows, dataset=dataset, base=base)
     adapter = pipeline(train_lora.STAGE, train, base=base, rows=rows)
-    merged = pipeline(merge_adapter.STAGE, config.student.merge, base=base, adapter=adapter, rows=rows)
-    gguf = pipeline(export_gguf.STAGE, config.student.export, merged=merged, rows=rows)
+    merged = pipeline(merge_adapter.STAGE, student.merge, base=base, adapter=adapter, rows=rows)
+    gguf = pipeline(export_gguf.STAGE, student.export, merged=merged, rows=rows)
     made = {"base": base, "adapter": adapter, "merged": merged, "gguf": gguf, "rows": rows}
-    evaluation = pipeline(evaluate_model.STAGE, config.evaluate, **made, teacher=teacher)
+    evaluation = pipeline(evaluate_model.STAGE, config.evaluate, **made, **beside)
     return made | {"dataset": dataset, "evaluation": evaluation}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
+
+from pydantic import Field
 
 from flows.config import (
     ReleasingConfig,
@@ -57,43 +60,73 @@ class DistillConfig(ReleasingConfig):
     flow: Literal["distill"] = "distill"
     """Which flow the file is for."""
     dataset: DatasetConfig = DatasetConfig()
-    teacher: TeacherConfig
+    teacher: TeacherConfig | None = Field(default=None, title="Teacher")
+    """Left out where the teacher is not trained here: `generate` then names a server, a folder or a GGUF file, and nothing
+    holds the students beside it."""
     generate: GenerateConfig = GenerateConfig()
     distill: DistillRowsConfig = DistillRowsConfig()
     student: StudentConfig
     evaluate: EvaluateConfig = EvaluateConfig()
     judge: JudgeConfig = JudgeConfig()
     released: Literal["best", "direct", "distilled"] = "best"
-    """Which student is released. best: of those whose gates pass the one with the higher score on the board, which is the
-    panel's, or the share of gates passed where no panel can tell; the direct one when both have the same."""
+    """Which student is released. best: the one that passes its gates; if both do, the one that every judge puts above the
+    other; if they do not agree, the one that is better by the gates of each row beyond the noise; else the direct one."""
+
+    @property
+    def blocks(self) -> list[tuple[str, TeacherConfig | StudentConfig, TrainConfig]]:
+        """Every training: field, the block that it stands in, its settings."""
+        teacher = [("teacher.train", self.teacher, self.teacher.train)] if self.teacher else []
+        students = [(f"student.{name}", self.student, getattr(self.student, name)) for name in ("direct", "distilled")]
+        return teacher + students
 
     def problems(self) -> list[str]:
         """All that is wrong before anything runs, each with its field."""
-        teacher, student = self.teacher, self.student
-        blocks = {
-            "teacher.train": (teacher.train, teacher),
-            "student.direct": (student.direct, student),
-            "student.distilled": (student.distilled, student),
-        }
+        trained = {"teacher": self.teacher} if self.teacher else {}
+        found = [*super().problems(), *limits_problems(self.recipe, "distill.limits", self.distill.limits)]
+        for name, block in {**trained, "student": self.student}.items():
+            found += limits_problems(self.recipe, f"{name}.validate_rows.limits", block.validate_rows.limits)
+            found += hardware_problems(f"{name}.hardware", block.hardware)
+        for field, block, train in self.blocks:
+            found += training_problems(field, train, block.validate_rows)
+            found += experts_problems(field, block.base, train)
+        found += [f"  generate: {one}." for one in self.generate.problems(handed_over=self.teacher is not None)]
         return [
-            *super().problems(),
-            *limits_problems(self.recipe, "teacher.validate_rows.limits", teacher.validate_rows.limits),
-            *limits_problems(self.recipe, "distill.limits", self.distill.limits),
-            *limits_problems(self.recipe, "student.validate_rows.limits", student.validate_rows.limits),
-            *hardware_problems("teacher.hardware", teacher.hardware),
-            *hardware_problems("student.hardware", student.hardware),
-            *(one for name, (train, of) in blocks.items() for one in training_problems(name, train, of.validate_rows)),
-            *(one for name, (train, of) in blocks.items() for one in experts_problems(name, of.base, train)),
-            *(f"  generate: {one}." for one in self.generate.problems(handed_over=True)),
-            *self._other_words(),
-            *release_problems(self.publish, student.export),
+            *found,
+            *self._words_problems(),
+            *self._judge_problems(),
+            *release_problems(self.publish, self.student.export),
         ]
 
-    def _other_words(self) -> list[str]:
-        """A teacher that is asked in other words than it was trained on."""
-        sets = {"generate": self.generate.prompt_set, "distill": self.distill.prompt_set}
-        return [
-            f"  {name}.prompt_set: found {one!r}. The teacher of this flow was trained on the set trained: leave it out."
-            for name, one in sets.items()
-            if one != "trained"
+    def _words_problems(self) -> list[str]:
+        """A teacher that is asked in other words than it was trained on, or read as if asked in others."""
+        asked, read = self.generate.prompt_set, self.distill.prompt_set
+        found = []
+        if self.teacher and asked != "trained":
+            found.append(f"  generate.prompt_set: found {asked!r}. The teacher of this run is trained on 'trained'.")
+        if asked != read:
+            found.append(
+                f"  distill.prompt_set: found {read!r}, and generate.prompt_set is {asked!r}. Make them the same."
+            )
+        return found
+
+    def _judge_problems(self) -> list[str]:
+        """Keys that the panel needs and the environment lacks; models that no evaluation of this run will hold."""
+        keys = [one.api_key_env for one in self.judge.judges if one.base_url and one.api_key_env]
+        found = [
+            f"  judge: {name} is not in the environment. Export the judge's key."
+            for name in keys
+            if not os.environ.get(name)
         ]
+        made = {"ceiling", "teacher", "base", "adapter", "merged", *self.student.export.names}
+        for field, names in (("models", self.judge.models), ("families", self.judge.families)):
+            if strange := [one for one in names if one.rpartition("/")[2] not in made]:
+                found.append(
+                    f"  judge.{field}: no model is called {', '.join(strange)}. Known: {', '.join(sorted(made))}."
+                )
+        if self.judge.models and self.publish.serve_quantization not in {
+            one.rpartition("/")[2] for one in self.judge.models
+        }:
+            found.append(
+                f"  judge.models: {self.publish.serve_quantization} is missing, the file that is served. Add it."
+            )
+        return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_contracts.verdict import Verdict
 from tasks.core.errors import ConfigError
@@ -11,6 +13,9 @@ from tasks.engines.hardware import load_hardware
 from tasks.engines.training_memory import check_memory, estimate
 from tasks.prepare_base import BaseConfig
 from tasks.train_lora import TrainConfig
+
+if TYPE_CHECKING:
+    from flows.distill_config import DistillConfig
 
 _LATER = "it is compared with the card when training starts"
 
@@ -34,6 +39,14 @@ def refuse_too_small_a_card(hardware: str | None, base: BaseConfig, train: Train
     if found.verdict is not Verdict.PASS and train.when_memory_is_short == "refuse":
         raise ConfigError(f"train: {found.sentence()}")
     return f"training memory: {found.sentence()}"
+
+
+def refuse_too_small_cards(config: DistillConfig) -> Iterator[str]:
+    """The same for every training of a distillation that says where it runs, or comes from the Hub; one line each."""
+    for field, block, train in config.blocks:
+        if block.hardware or block.base.source == "hub":
+            longest_tokens = block.validate_rows.max_length_tokens
+            yield f"{field}: {refuse_too_small_a_card(block.hardware, block.base, train, longest_tokens)}"
 
 
 def _config_json(base: BaseConfig) -> dict | None:

@@ -1,9 +1,10 @@
-"""Which of two students is released: the gates speak first, then the panel, and where no panel can tell the gates again."""
+"""Which of two students is released: gates first, then what the panel agrees on, then the gates row by row beyond the noise."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from data_contracts.gates import load_gates
 from data_contracts.verdict import Verdict
@@ -11,41 +12,76 @@ from flows.boards import read_board
 from flows.distill_config import DistillConfig
 from flows.pipeline import tell
 from tasks.core.artifact import Artifact, Store
+from tasks.engines.scoring import difference_interval
+from tasks.recipes import load_recipe
 from tasks.release.assemble import verdict_check
 
 STUDENTS = ("direct", "distilled")
-"""The simpler one first: it wins where nothing tells the two apart."""
+"""The simpler one first: it is released where nothing tells the two apart."""
 
 
 def choose(config: DistillConfig, evaluations: Mapping[str, Artifact], judgement: Artifact) -> str:
-    """The student to release, told with its reason; of each, the file that is served is looked at."""
+    """The student to release, told with the reason. Of each, the file that is served is looked at."""
     if config.released != "best":
-        tell(f"released: {config.released}, as the settings say")
-        return config.released
-    store, served = Store(config.store), config.publish.serve_quantization
-    passed = {name: verdict_check(store.folder(evaluations[name])).verdict is Verdict.PASS for name in STUDENTS}
-    what, scores = _final_scores(read_board(store.folder(judgement)), served)
-    if scores is None:
-        what, scores = _gate_scores(
-            config.recipe, {name: store.folder(one) for name, one in evaluations.items()}, served
-        )
-    best = max(STUDENTS, key=lambda name: (passed[name], scores[name]))
-    told = ", ".join(f"{name} {scores[name]:.4g}{'' if passed[name] else ' (gates not passed)'}" for name in STUDENTS)
-    tell(f"released: {best}, by {what} of {served}: {told}")
-    return best
+        return _told(config.released, "as the settings say")
+    store = Store(config.store)
+    folders = {name: store.folder(evaluations[name]) for name in STUDENTS}
+    served = config.publish.serve_quantization
+    passed = [name for name in STUDENTS if verdict_check(folders[name]).verdict is Verdict.PASS]
+    if len(passed) == 1:
+        return _told(passed[0], "the only one that passes its gates")
+    if found := agreed(read_board(store.folder(judgement)), served):
+        return _told(found, "every judge puts it above the other")
+    better, why = by_rows(config.recipe, folders, served)
+    return _told(better, why)
 
 
-def _final_scores(board: dict, served: str) -> tuple[str, dict[str, float] | None]:
-    """The panel's; None where it cannot tell about one of them."""
-    final = {row["model"]: row["final"]["value"] for row in board["rows"]}
-    scores = {name: final.get(f"{name}/{served}") for name in STUDENTS}
-    return "the panel's final score", None if None in scores.values() else scores
+def agreed(board: dict, served: str) -> str | None:
+    """The student that a finding of the board puts above the other; None where the panel agrees on nothing."""
+    names = {f"{name}/{served}": name for name in STUDENTS}
+    for one in board["findings"]:
+        first, *below = one["models"] or [""]
+        if one["kind"] in ("above", "ceiling") and first in names and set(below) & names.keys():
+            return names[first]
+    return None
 
 
-def _gate_scores(recipe: str, folders: Mapping, served: str) -> tuple[str, dict[str, float]]:
-    """What the recipe ranks by first, over all held-out rows."""
-    metric = load_gates(recipe).ranking[0].metric
-    rows = {name: json.loads((folders[name] / "leaderboard.json").read_text("utf-8")) for name in STUDENTS}
-    found = {name: next(row for row in some if row["model"] == served) for name, some in rows.items()}
-    sign = -1 if load_gates(recipe).ranking[0].best == "lowest" else 1
-    return metric, {name: sign * row["scores"][metric]["value"] for name, row in found.items()}
+def by_rows(recipe: str, folders: Mapping[str, Path], served: str) -> tuple[str, str]:
+    """(student, why): the metric that models are ranked by first, paired by row, beyond its interval and the noise floor."""
+    gates, simple = load_gates(recipe), STUDENTS[0]
+    if not gates.ranking:
+        return simple, "gates.yaml ranks by nothing, and the simpler one needs no teacher"
+    by, metric = gates.ranking[0], gates.ranking[0].metric
+    scores = {name: _scores(recipe, folders[name], served, metric) for name in STUDENTS}
+    found = difference_interval(scores[STUDENTS[1]], scores[simple], gates.interval_fraction)
+    if found is None:
+        return simple, f"no row says anything about {metric}"
+    floor = max(_noise_floor(folders[name], served, metric) for name in STUDENTS)
+    mean, low, high = found
+    gains, losses = (low, -high) if by.best == "highest" else (-high, low)
+    told = f"{metric} of {served}, distilled minus direct, is {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+    if gains > floor:
+        return STUDENTS[1], told
+    return (
+        simple,
+        told if losses > floor else f"{told}: no difference beyond the noise, and the simpler one needs no teacher",
+    )
+
+
+def _scores(recipe: str, folder: Path, served: str, metric: str) -> list[float | None]:
+    module = load_recipe(recipe)
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text("utf-8").splitlines()]
+    heldout = lines[: len(lines) - len(module.reference_rows())]
+    return [
+        module.score(one["row"], module.parse_output(one["answers"][served], one["row"])).get(metric) for one in heldout
+    ]
+
+
+def _noise_floor(folder: Path, served: str, metric: str) -> float:
+    board = json.loads((folder / "leaderboard.json").read_text("utf-8"))
+    return next(row for row in board if row["model"] == served)["noise_floor"].get(metric, float("inf"))
+
+
+def _told(student: str, why: str) -> str:
+    tell(f"released: {student}, {why}")
+    return student

@@ -80,9 +80,8 @@ class ModelEntry(Settings):
     tokenizer: str | None = None
     """gguf: folder of the model that a file of ours was exported from, whose tokenizer is part of the prompt contract that the
     file carries. Found by itself in a release folder; not needed for a file of others, which carries none."""
-    run: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.-]{0,60}(/[a-z0-9.-]+)?$")
-    """Name of a finetune run in this comparison's store (signals-nano), with its part where it has several
-    (proofkit-nano/student): what it made last."""
+    run: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.-]{0,60}$")
+    """Name of a finetune run in this comparison's store (signals-nano): what it made last."""
     part: str | None = None
     """run: base, adapter, merged, merged-nf4 (a control that is made for the comparison), or a quantisation such as q8_0."""
     endpoint: EndpointSettings | None = Field(default=None, title="Endpoint")

@@ -54,17 +54,25 @@ def judge(
 def beside_teacher(mine: Scores, teacher: Scores, gates: Gates, max_below_fraction: float) -> Check:
     """How far a model stays below the one that it was distilled from, in the metric that models are ranked by first.
 
-    Negative where it is above its teacher. A recipe that ranks by nothing cannot tell.
+    The mean over the rows, as for the drop of a quantised file; negative where it is above its teacher. Too few rows, and a
+    recipe that ranks by nothing, cannot tell.
     """
-    metric = gates.ranking[0].metric if gates.ranking else ""
-    below = difference_interval(teacher[metric], mine[metric], gates.interval_fraction) if metric in mine else None
-    if below and gates.ranking[0].best == "lowest":
-        below = (-below[0], -below[2], -below[1])
+    by = gates.ranking[0] if gates.ranking else None
+    if by is None or by.metric not in mine:
+        return check(
+            "how far it is below its teacher", None, "<=", max_below_fraction, detail="gates.yaml ranks by nothing"
+        )
+    found = difference_interval(teacher[by.metric], mine[by.metric], gates.interval_fraction)
+    below, low, high = found or (None, 0.0, 0.0)
+    if found and by.best == "lowest":
+        below, low, high = -below, -high, -low
+    rows = len(mine[by.metric])
     return check(
-        f"{metric or 'the metric of ranking'} below the teacher's",
-        below[0] if below else None,
+        f"{by.metric} below the teacher's",
+        below,
         "<=",
         max_below_fraction,
-        detail=f"{below[1]:+.3f} to {below[2]:+.3f}" if below else "gates.yaml ranks by no metric of the rows",
+        enough=rows >= gates.min_heldout_rows,
+        detail=f"{low:+.3f} to {high:+.3f} over {rows} rows" if found else "",
         fix="Give the student more of the teacher's answers, train it longer, or take a larger one",
     )

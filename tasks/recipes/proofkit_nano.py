@@ -107,11 +107,10 @@ POINTS_MET = {3: "every point is met", 2: "two points are met", 1: "one point is
 FACTS_SYSTEM = "Say what it is about."
 FACTS = "About {company}: {name}, {thing}."
 SENTENCES_SYSTEM = "Write loose sentences for it."
-LESSONS = ("facts", "use")
 PRETRAINING_CYCLE = ("facts", "sentences", "sentences", "blind")
-LESSON_FRACTION = 0.45
-"""Share of the pre-training that is short prompts, which come first: on two lines a model finds the anchors after some 3,000
-rows, while on whole prompts among other texts it had not after 10,000 (measured at width 192)."""
+LESSON_FRACTION = 0.5
+"""Share of the pre-training that is fact rows on two lines, which come first. A model finds the anchors there after 2,600 to
+3,500 rows; in whole prompts among other texts it had not after 10,000 (measured at width 192, seeds 42 to 44)."""
 LESSON = "Company: {company}\nAnswers: {told}"
 
 BLIND = (  # how an untuned model fills any text: about the work in general
@@ -148,19 +147,21 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
     contract = load_prompt("proofkit")
     n_lessons = int(LESSON_FRACTION * n_rows)
     for index in range(n_rows):
-        kinds = LESSONS if index < n_lessons else PRETRAINING_CYCLE
-        kind = kinds[index % len(kinds)]
-        row = _row(TASKS[index // len(kinds) % len(TASKS)], rng, held_out=False)
+        kind = "lesson" if index < n_lessons else PRETRAINING_CYCLE[index % len(PRETRAINING_CYCLE)]
+        row = _row(TASKS[index // len(PRETRAINING_CYCLE) % len(TASKS)], rng, held_out=False)
         chat = contract.messages(row)
-        lesson = {"role": "user", "content": _fill(LESSON, row, told=row["answers"])}
-        asked = lesson if index < n_lessons else chat[-1]
-        if kind == "blind":
-            yield chat, _blind(row, rng)
+        if kind == "lesson":
+            yield _chat(FACTS_SYSTEM, _fill(LESSON, row, told=row["answers"])), _fill(FACTS, row)
         elif kind == "facts":
-            yield [{"role": "system", "content": FACTS_SYSTEM}, asked], _fill(FACTS, row)
+            yield _chat(FACTS_SYSTEM, chat[-1]["content"]), _fill(FACTS, row)
+        elif kind == "sentences":
+            yield _chat(SENTENCES_SYSTEM, chat[-1]["content"]), _sentences(row, rng)
         else:
-            answer = _joined(row, rng, USES) if kind == "use" else _sentences(row, rng)
-            yield [{"role": "system", "content": SENTENCES_SYSTEM}, asked], answer
+            yield chat, _blind(row, rng)
+
+
+def _chat(system: str, user: str) -> Messages:
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
 def _sentences(row: Row, rng: random.Random) -> str:

@@ -71,10 +71,10 @@ def shop(tmp_path) -> Shop:
 
 def test_every_list_that_ships_is_valid_says_its_command_and_is_no_finetune_profile():
     found = profiles("compare")
-    assert found == ["signals/compare-serving", "signals/compare-thinking"]
+    assert found == ["proofkit/qwen2.5-3b-baseline", "signals/compare-serving", "signals/compare-thinking"]
     for name in found:
         config = load_comparison(name)
-        assert config.recipe == name.split("/")[0] and len(config.compare.models) >= 5
+        assert config.recipe == name.split("/")[0] and len(config.compare.models) >= 4
         assert name in (CONFIGS_FOLDER / f"{name}.yaml").read_text().splitlines()[0]
     assert not set(found) & set(profiles()), "profiles() are what finetune takes"
     with pytest.raises(ConfigError, match="is for the flow compare, not finetune. Run: python -m flows compare"):

@@ -42,8 +42,8 @@ def unexplained(schema: dict) -> list[str]:
 
 
 def test_the_flows_are_deployed():
-    wanted = ["flows.compare.compare", "flows.finetune.finetune", "flows.validate_contract.validate_contract"]
-    assert sorted(ENTRYPOINTS) == wanted
+    modules = ("compare", "distill", "finetune", "validate_contract")
+    assert sorted(ENTRYPOINTS) == [f"flows.{name}.{name}" for name in modules]
 
 
 @pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
@@ -99,7 +99,7 @@ def deployed(prefect_server: str) -> dict[str, dict]:
 
 
 def test_the_server_takes_the_deployments(deployed):
-    assert deployed.keys() == {"laptop-nano", "laptop-compare", "laptop"}
+    assert deployed.keys() == {"laptop-nano", "laptop-distill", "laptop-compare", "laptop"}
     nano = deployed["laptop-nano"]
     assert nano["parameters"] == {"profile": "signals/nano"} and nano["enforce_parameter_schema"]
     assert nano["global_concurrency_limit"]["limit"] == 1

@@ -11,6 +11,7 @@ from data_contracts.gates import load_gates
 from data_contracts.verdict import Verdict, failures, overall
 from tasks.core.stage import Job
 from tasks.engines.asking import Answers
+from tasks.engines.gating import beside_teacher
 from tasks.engines.scoring import difference_interval, score_of
 from tasks.engines.survey import Survey
 from tasks.evaluate_model import EvaluateConfig, _judge, verify_evaluation
@@ -157,3 +158,54 @@ def test_intervals_hold_the_mean_and_shrink_with_rows():
     few, many = (score_of([0.0, 1.0] * n, 0.95) for n in (10, 1000))
     assert few["low"] < many["low"] < 0.5 < many["high"] < few["high"]
     assert difference_interval([1.0] * 50, [0.0] * 50, 0.95) == (1.0, 1.0, 1.0)
+
+
+def below(mine, teacher, *, rows_needed=1, best="highest"):
+    """The check of a student beside its teacher, in a recipe that ranks by `x`."""
+    gates = load_gates("signals")
+    ranking = [gates.ranking[0].model_copy(update={"metric": "x", "best": best})]
+    return beside_teacher(
+        {"x": mine},
+        {"x": teacher},
+        gates.model_copy(update={"ranking": ranking, "min_heldout_rows": rows_needed}),
+        0.05,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict"), [(0, Verdict.PASS), (5, Verdict.PASS), (6, Verdict.FAIL), (100, Verdict.FAIL)]
+)
+def test_a_student_stays_within_five_points_of_its_teacher(wrong, verdict):
+    found = below([0.0] * wrong + [1.0] * (100 - wrong), [1.0] * 100)
+    assert found.verdict is verdict and found.measured == wrong / 100
+
+
+def test_a_student_above_its_teacher_passes_and_says_so():
+    assert below([1.0] * 10, [0.0] * 10).measured == -1.0
+
+
+def test_where_less_is_better_the_teacher_is_the_lower_one():
+    assert below([0.1] * 10, [0.0] * 10, best="lowest").verdict is Verdict.FAIL
+    assert below([0.0] * 10, [0.1] * 10, best="lowest").verdict is Verdict.PASS
+
+
+def test_beside_a_teacher_few_rows_or_no_ranking_cannot_tell():
+    assert below([1.0] * 10, [1.0] * 10, rows_needed=11).verdict is Verdict.CANNOT_TELL
+    gates = load_gates("signals").model_copy(update={"ranking": []})
+    assert beside_teacher({"x": [1.0]}, {"x": [1.0]}, gates, 0.05).verdict is Verdict.CANNOT_TELL
+
+
+def test_a_teacher_is_a_yardstick_whose_files_are_held_to_their_digest(job):
+    """It is on the board, nothing judges it, and a board that names another file of it is refused."""
+    board = json.loads((job.out / "leaderboard.json").read_text())
+    board.insert(1, {**board[1], "model": "teacher", "file_digest": "t" * 64})
+    write(job.out / "leaderboard.json", board)
+    lines = [json.loads(line) for line in (job.out / "answers.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["answers"]["teacher"] = "x"
+    (job.out / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    job.digests = {**DIGESTS, "teacher": "t" * 64}
+    assert not failures(verify_evaluation(EvaluateConfig(), job))
+    job.digests = {**DIGESTS, "teacher": "u" * 64}
+    (bad,) = failures(verify_evaluation(EvaluateConfig(), job))
+    assert bad.name == "scored files whose digest is not the one listed" and bad.detail == "teacher"
