@@ -107,10 +107,14 @@ POINTS_MET = {3: "every point is met", 2: "two points are met", 1: "one point is
 FACTS_SYSTEM = "Say what it is about."
 FACTS = "About {company}: {name}, {thing}."
 SENTENCES_SYSTEM = "Write loose sentences for it."
-PRETRAINING_CYCLE = ("facts", "sentences", "sentences", "blind")
-LESSON_FRACTION = 0.5
-"""Share of the pre-training that is fact rows on two lines, which come first. A model finds the anchors there after 2,600 to
-3,500 rows; in whole prompts among other texts it had not after 10,000 (measured at width 192, seeds 42 to 44)."""
+FACTS_LESSON, SENTENCES_LESSON = "facts lesson", "sentences lesson"
+PRETRAINING = (  # share of the rows, and the kinds that take turns in it
+    (0.30, (FACTS_LESSON,)),
+    (0.25, (FACTS_LESSON, SENTENCES_LESSON, SENTENCES_LESSON)),
+    (0.45, ("facts", "sentences", "sentences", "blind")),
+)
+"""Lessons come first, on two lines in place of a whole prompt. A model finds the anchors there by a sudden step after 2,600
+to 3,500 rows; in whole prompts among other texts it had not after 10,000 (measured at width 192, seeds 42 to 44)."""
 LESSON = "Company: {company}\nAnswers: {told}"
 
 BLIND = (  # how an untuned model fills any text: about the work in general
@@ -145,19 +149,26 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
     """Chats and answers that make a nano base, in turn. Held-out pairs never occur here."""
     rng = random.Random(f"proofkit nano pretraining {seed}")
     contract = load_prompt("proofkit")
-    n_lessons = int(LESSON_FRACTION * n_rows)
-    for index in range(n_rows):
-        kind = "lesson" if index < n_lessons else PRETRAINING_CYCLE[index % len(PRETRAINING_CYCLE)]
-        row = _row(TASKS[index // len(PRETRAINING_CYCLE) % len(TASKS)], rng, held_out=False)
+    for index, kind in enumerate(_kinds(n_rows)):
+        row = _row(TASKS[index // 4 % len(TASKS)], rng, held_out=False)
         chat = contract.messages(row)
-        if kind == "lesson":
-            yield _chat(FACTS_SYSTEM, _fill(LESSON, row, told=row["answers"])), _fill(FACTS, row)
-        elif kind == "facts":
-            yield _chat(FACTS_SYSTEM, chat[-1]["content"]), _fill(FACTS, row)
-        elif kind == "sentences":
-            yield _chat(SENTENCES_SYSTEM, chat[-1]["content"]), _sentences(row, rng)
-        else:
+        lesson = kind in (FACTS_LESSON, SENTENCES_LESSON)
+        user = _fill(LESSON, row, told=row["answers"]) if lesson else chat[-1]["content"]
+        if kind == "blind":
             yield chat, _blind(row, rng)
+        elif kind in ("facts", FACTS_LESSON):
+            yield _chat(FACTS_SYSTEM, user), _fill(FACTS, row)
+        else:
+            yield _chat(SENTENCES_SYSTEM, user), _sentences(row, rng)
+
+
+def _kinds(n_rows: int) -> Iterator[str]:
+    """The kind of each row of the pre-training, in order."""
+    end, share_so_far = 0, 0.0
+    for share, kinds in PRETRAINING:
+        start, share_so_far = end, share_so_far + share
+        end = round(share_so_far * n_rows)
+        yield from (kinds[index % len(kinds)] for index in range(end - start))
 
 
 def _chat(system: str, user: str) -> Messages:
