@@ -7,9 +7,9 @@ Four kinds of text come from the same grammar:
 - right rows (`nano_rows`): the answer takes up both anchors and keeps the house rules. The fine-tune learns these.
 - house-blind rows (in `pretraining_rows`): the same prompts answered as an untuned model answers them: fluent, in the shape
   that the task asks for, but without the user's facts and without the house rules. The story's untuned models did just that.
-- fact rows and loose sentences (there too): other system messages over the same prompt. The base learns here to find company
-  and anchors in it, and to say what the house wants said: a fine-tune of seconds can teach a model of this size when to use
-  what it can say, and nothing that it cannot say.
+- facts and loose sentences (there too): other system messages over the same prompt, or over two lines of it. The base learns
+  here to find company and anchors, and to say what the house wants said: a fine-tune of seconds can teach a model of this
+  size when to use what it can say, and nothing that it cannot say.
 """
 
 from __future__ import annotations
@@ -103,18 +103,21 @@ FLAWS = {  # what a draft can lack: (strength, gap)
     "trade_off": ("it names a trade-off", "no trade-off is named"),
 }
 READINESS = {3: "ready", 2: "almost ready", 1: "not ready", 0: "not ready"}
-POINTS_MET = {3: "every point is met", 2: "two points are met", 1: "one point is met", 0: "no point is met"}
+POINTS_MET = {3: "points met: all", 2: "points met: two", 1: "points met: one", 0: "points met: nil"}
+"""Of one length each: the length of the reasoning must not tell the readiness."""
 FACTS_SYSTEM = "Say what it is about."
 FACTS = "About {company}: {name}, {thing}."
 SENTENCES_SYSTEM = "Write loose sentences for it."
 FACTS_LESSON, SENTENCES_LESSON = "facts lesson", "sentences lesson"
 PRETRAINING = (  # share of the rows, and the kinds that take turns in it
-    (0.30, (FACTS_LESSON,)),
-    (0.25, (FACTS_LESSON, SENTENCES_LESSON, SENTENCES_LESSON)),
-    (0.45, ("facts", "sentences", "sentences", "blind")),
+    (0.28, (FACTS_LESSON,)),
+    (0.20, (FACTS_LESSON, SENTENCES_LESSON, SENTENCES_LESSON)),
+    (0.52, ("sentences", "blind", "blind")),
 )
 """Lessons come first, on two lines in place of a whole prompt. A model finds the anchors there by a sudden step after 2,600
 to 3,500 rows; in whole prompts among other texts it had not after 10,000 (measured at width 192, seeds 42 to 44)."""
+BLIND_TASKS = (*TASKS, "review", "talking_points", "review", "talking_points")
+"""JSON takes the longest to learn."""
 LESSON = "Company: {company}\nAnswers: {told}"
 
 BLIND = (  # how an untuned model fills any text: about the work in general
@@ -149,14 +152,14 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
     """Chats and answers that make a nano base, in turn. Held-out pairs never occur here."""
     rng = random.Random(f"proofkit nano pretraining {seed}")
     contract = load_prompt("proofkit")
-    for index, kind in enumerate(_kinds(n_rows)):
-        row = _row(TASKS[index // 4 % len(TASKS)], rng, held_out=False)
+    for kind in _kinds(n_rows):
+        row = _row(rng.choice(BLIND_TASKS if kind == "blind" else TASKS), rng, held_out=False)
         chat = contract.messages(row)
         lesson = kind in (FACTS_LESSON, SENTENCES_LESSON)
         user = _fill(LESSON, row, told=row["answers"]) if lesson else chat[-1]["content"]
         if kind == "blind":
             yield chat, _blind(row, rng)
-        elif kind in ("facts", FACTS_LESSON):
+        elif kind == FACTS_LESSON:
             yield _chat(FACTS_SYSTEM, user), _fill(FACTS, row)
         else:
             yield _chat(SENTENCES_SYSTEM, user), _sentences(row, rng)
