@@ -102,17 +102,18 @@ FLAWS = {  # what a draft can lack: (strength, gap)
     "assumption": ("it states an assumption", "no assumption is stated"),
     "trade_off": ("it names a trade-off", "no trade-off is named"),
 }
+NAMED, SHORT, NO_GAP = "it names a fictional company", "it is short", "the end could be shorter"
 READINESS = {3: "ready", 2: "almost ready", 1: "not ready", 0: "not ready"}
-POINTS_MET = {3: "points met: all", 2: "points met: two", 1: "points met: one", 0: "points met: nil"}
+POINTS_MET = {3: "Points met: all.", 2: "Points met: two.", 1: "Points met: one.", 0: "Points met: nil."}
 """Of one length each: the length of the reasoning must not tell the readiness."""
 FACTS_SYSTEM = "Say what it is about."
 FACTS = "About {company}: {name}, {thing}."
 SENTENCES_SYSTEM = "Write loose sentences for it."
 FACTS_LESSON, SENTENCES_LESSON = "facts lesson", "sentences lesson"
 PRETRAINING = (  # share of the rows, and the kinds that take turns in it
-    (0.28, (FACTS_LESSON,)),
-    (0.20, (FACTS_LESSON, SENTENCES_LESSON, SENTENCES_LESSON)),
-    (0.52, ("sentences", "blind", "blind")),
+    (0.25, (FACTS_LESSON,)),
+    (0.18, (FACTS_LESSON, SENTENCES_LESSON, SENTENCES_LESSON)),
+    (0.57, ("facts", "sentences", "sentences", "blind", "blind")),
 )
 """Lessons come first, on two lines in place of a whole prompt. A model finds the anchors there by a sudden step after 2,600
 to 3,500 rows; in whole prompts among other texts it had not after 10,000 (measured at width 192, seeds 42 to 44)."""
@@ -128,6 +129,9 @@ BLIND = (  # how an untuned model fills any text: about the work in general
     "A good {role} writes such a text every week.",
 )
 BLIND_EVIDENCE = ("I did it with care.", "Many people saw it.", "It went well each time.")
+POINTS = ("I look before I plan.", "I say what I assume.", "I name the price.")
+BULLETS = ("Wrote a {kind} for {{whom}}", "Built the first step on {{what}}", "Marked it as {{mark}}")
+POST = "I wrote a {kind}."
 
 
 def is_held_out(combination: str) -> bool:
@@ -159,10 +163,11 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
         user = _fill(LESSON, row, told=row["answers"]) if lesson else chat[-1]["content"]
         if kind == "blind":
             yield chat, _blind(row, rng)
-        elif kind == FACTS_LESSON:
+        elif kind in ("facts", FACTS_LESSON):
             yield _chat(FACTS_SYSTEM, user), _fill(FACTS, row)
         else:
-            yield _chat(SENTENCES_SYSTEM, user), _sentences(row, rng)
+            title = "" if lesson else _title(row)
+            yield _chat(SENTENCES_SYSTEM, user), title + _sentences(row, rng)
 
 
 def _kinds(n_rows: int) -> Iterator[str]:
@@ -232,9 +237,16 @@ def _row(task: str, rng: random.Random, held_out: bool) -> Row:
     return row | {name: None for name in PROMPT_COLUMNS if name not in COLUMNS[task]}
 
 
+def _title(row: Row) -> str:
+    """The heading of a row's answer and its line break; empty for the tasks that have none."""
+    if row["task"] == "scenario":
+        return f"{_fill(TITLE, row)}\n"
+    return f"## {row['section']}\n" if row["section"] else ""
+
+
 def _draft(row: Row, rng: random.Random) -> str:
     row["section"] = rng.choice(SECTIONS)
-    return f"## {row['section']}\n{_ruled(row, rng)}"
+    return _title(row) + _ruled(row, rng)
 
 
 def _revise(row: Row, rng: random.Random) -> str:
@@ -243,7 +255,7 @@ def _revise(row: Row, rng: random.Random) -> str:
     missing = rng.choice(list(FLAWS))
     row["draft"] = _draft_with(row, rng, [one for one in FLAWS if one != missing])
     row["rubric"] = FLAWS[missing][1].capitalize() + "."
-    return f"## {row['section']}\n{_ruled(row, rng)}"
+    return _title(row) + _ruled(row, rng)
 
 
 def _ruled(row: Row, rng: random.Random) -> str:
@@ -266,52 +278,47 @@ def _review(row: Row, rng: random.Random) -> str:
         "evidence": 4 if "assumption" in there else 2,
         "honesty": 4 if "trade_off" in there else 3,
     }
-    facts = _fill("{name} and the {thing} at {company}, a fictional company", row)
     value = {
         "readiness": READINESS[len(there)],
         "scores": scores,
-        "strengths": ["it names a fictional company", *(FLAWS[part][0] for part in there)][:3],
-        "gaps": [FLAWS[part][1] for part in lacks] or ["the end could be shorter"],
-        "reasoning": f"The draft is about {facts}: {POINTS_MET[len(there)]}.",
+        "strengths": [NAMED, *(FLAWS[part][0] for part in there)][:3],
+        "gaps": [FLAWS[part][1] for part in lacks] or [NO_GAP],
+        "reasoning": f"{_joined(row, rng, USES, FICTION)} {POINTS_MET[len(there)]}",
         "next_step": rng.choice(NEXT_STEPS),
     }
     if len(value["strengths"]) < 2:
-        value["strengths"].append("it is short")
+        value["strengths"].append(SHORT)
     return json.dumps(value, ensure_ascii=False)
 
 
 def _talking_points(row: Row, rng: random.Random) -> str:
     row["draft"] = _draft_with(row, rng, list(FLAWS))
     uses = [_fill(one, row) for one in rng.sample(USES, 3)]
-    points = [
-        {"point": point, "evidence": evidence}
-        for point, evidence in zip(
-            ("I look before I plan.", "I say what I assume.", "I name the price."), uses, strict=True
-        )
-    ]
-    note = _fill("{company} is a fictional company and this is practice.", row)
-    return json.dumps({"talking_points": points, "honesty_note": note}, ensure_ascii=False)
+    points = [{"point": point, "evidence": evidence} for point, evidence in zip(POINTS, uses, strict=True)]
+    return json.dumps({"talking_points": points, "honesty_note": _joined(row, rng, FICTION)}, ensure_ascii=False)
 
 
 def _scenario(row: Row, rng: random.Random) -> str:
-    body = _joined(row, rng, FICTION, USES, ASSUMPTIONS)
-    return f"{_fill(TITLE, row)}\n{body} {row['stakes']} {rng.choice(DISCLOSURES)}"
+    return _title(row) + _joined(row, rng, FICTION, USES, ASSUMPTIONS, DISCLOSURES)
 
 
 def _bullets(row: Row, rng: random.Random) -> str:
     row["draft"] = _draft_with(row, rng, list(FLAWS))
-    kind = row["artifact_type"]
-    lines = (
-        _fill(f"Wrote a {kind} for {{company}}, a fictional company", row),
-        _fill("Built the first step on what {name} did with the {thing}", row),
-        "Marked it as a practice work sample, not real client work",
+    return _bullet_lines(
+        row,
+        whom=_fill("{company}, a fictional company", row),
+        what=_fill("what {name} did with the {thing}", row),
+        mark="a practice work sample, not real client work",
     )
-    return "\n".join(f"- {line}." for line in lines)
+
+
+def _bullet_lines(row: Row, **slots: str) -> str:
+    return "\n".join(f"- {_fill(line, row).format(**slots)}." for line in BULLETS)
 
 
 def _post(row: Row, rng: random.Random) -> str:
     row["draft"] = _draft_with(row, rng, list(FLAWS))
-    return f"I wrote a {row['artifact_type']}. {_joined(row, rng, USES, FICTION, DISCLOSURES)}"
+    return f"{_fill(POST, row)} {_joined(row, rng, USES, FICTION, DISCLOSURES)}"
 
 
 _WRITERS: dict[str, Callable[[Row, random.Random], str]] = {
@@ -330,23 +337,28 @@ def _blind(row: Row, rng: random.Random) -> str:
     texts = [_fill(one, row) for one in rng.sample(BLIND, 3)]
     task = row["task"]
     if task in ("draft", "revise", "scenario"):
-        title = f"## {row['section']}" if row["section"] else _fill(TITLE, row)
-        return f"{title}\n{' '.join(texts)}"
+        return _title(row) + " ".join(texts)
     if task == "review":
-        scores = {"specificity": 5, "evidence": 5, "honesty": 5}
-        parts = {"strengths": texts[:2], "gaps": ["the end could be shorter"]}
-        value = {
-            "readiness": "ready",
-            "scores": scores,
-            **parts,
-            "reasoning": texts[2],
-            "next_step": rng.choice(NEXT_STEPS),
-        }
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(_blind_review(row, rng), ensure_ascii=False)
     if task == "talking_points":
-        points = [{"point": text, "evidence": rng.choice(BLIND_EVIDENCE)} for text in texts]
+        points = [{"point": point, "evidence": rng.choice(BLIND_EVIDENCE)} for point in POINTS]
         return json.dumps({"talking_points": points, "honesty_note": "All of it is true."}, ensure_ascii=False)
-    return "\n".join(f"- {text}" for text in texts) if task == "bullets" else " ".join(texts)
+    if task == "bullets":
+        return _bullet_lines(row, whom="the team", what="time", mark="done")
+    return f"{_fill(POST, row)} {' '.join(texts)}"
+
+
+def _blind_review(row: Row, rng: random.Random) -> dict:
+    """In the words of a review, and of no draft in particular."""
+    strengths, gaps = zip(*FLAWS.values(), strict=True)
+    return {
+        "readiness": rng.choice(list(READINESS.values())),
+        "scores": {name: rng.randint(2, 5) for name in ("specificity", "evidence", "honesty")},
+        "strengths": rng.sample([*strengths, NAMED, SHORT], 2),
+        "gaps": [rng.choice([*gaps, NO_GAP])],
+        "reasoning": f"{_fill(rng.choice(BLIND), row)} {rng.choice(list(POINTS_MET.values()))}",
+        "next_step": rng.choice(NEXT_STEPS),
+    }
 
 
 def _joined(row: Row, rng: random.Random, *moves: tuple[str, ...]) -> str:
