@@ -87,9 +87,9 @@ def validate(
 
 @app.command()
 def rows(
-    recipe: Annotated[str, typer.Argument(help="Whose rows: signals or proofkit.")],
+    recipe: Annotated[str, typer.Argument(help="Whose rows: a recipe, such as proofkit.")],
     out: Annotated[Path, typer.Option(help="Folder for train.jsonl and heldout.jsonl.")],
-    source: Annotated[str, typer.Option(help="A source of the recipe: built, nano or gold.")] = "built",
+    source: Annotated[str, typer.Option(help="A source of the recipe, such as built, nano or gold.")] = "built",
     train_rows: Annotated[int, typer.Option(min=1, help="Rows to train on.")] = 7_000,
     heldout_rows: Annotated[int, typer.Option(min=1, help="Rows that no model is trained on.")] = 210,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 42,
