@@ -16,7 +16,7 @@ def write_rows(
     """Write train.jsonl and heldout.jsonl to `out`; returns how many rows each file holds.
 
     Raises:
-        ConfigError: no such recipe or source, more rows asked for than there are, or a file of other content stands there.
+        ConfigError: no such recipe or source, more rows asked for than there are, or a file of other content is there.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"rows: {out} is a file, not a folder. Nothing was written. Give another folder as --out.")

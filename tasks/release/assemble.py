@@ -64,8 +64,8 @@ def assemble(
 def _named(read: Mapping[str, dict]) -> dict[str, dict]:
     """Name of a stage -> its manifest: each artifact once, whatever roles it has, and each name once.
 
-    A stage is named after the part of the run that built it first. Artifacts that other runs built may so be named alike;
-    then all of that stage take the role that they have here.
+    A stage is named after the part of the run that built it first. Artifacts of other runs may so be named alike; then
+    all of that stage take the role that they have here.
     """
     once: dict[tuple[str, str], tuple[str, dict]] = {}
     for role, manifest in read.items():

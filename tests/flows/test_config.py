@@ -153,7 +153,7 @@ def _differing(one: dict, other: dict, where: str = "") -> set[str]:
 
 
 def test_the_two_teachers_differ_in_the_experts_alone():
-    """Whatever else differed, an evaluation could not say what the experts are worth: the first story's two runs did."""
+    """Whatever else differed, an evaluation could not say what the experts are worth."""
     names = ("proofkit/gpt-oss-20b-teacher", "proofkit/gpt-oss-20b-teacher-experts")
     attention, experts = (load_config(profile_path(name), {"min_free_gib": 0}) for name in names)
     found = _differing(attention.model_dump(), experts.model_dump())

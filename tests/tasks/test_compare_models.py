@@ -248,7 +248,7 @@ def test_a_file_that_changed_after_it_was_scored_is_caught(compared, tmp_path, g
 
 
 def test_each_entry_is_asked_in_the_words_of_its_own_prompt_set(tmp_path):
-    """A large model that was not tuned gets the rich words of every task; the tuned one beside it those it was trained on."""
+    """A large model that was not tuned gets the rich words of every task; the tuned one those it was trained on."""
     rows = proofkit.build_rows("gold", 1, 15, 1)[1]
     words = {name: load_prompt("proofkit", name) for name in ("rich", "trained")}
     known = {words[name].messages(row)[-1]["content"]: row["target"] for name in words for row in rows}

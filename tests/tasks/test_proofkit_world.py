@@ -1,7 +1,7 @@
 """The built rows of proofkit: each target is made from its answers, keeps the house rules, and reads like a sentence.
 
-The checks here are written again, apart from the contract's: they share no code with what they test but the rows. At the
-end the contract's own are asked too: what they refuse, no run can train on.
+The checks here are written again, apart from the contract's: they share no code with what they test but the rows. At
+the end the contract's own are asked too: what they refuse, no run can train on.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Teachers and judges behind the servers that people run: the same answers as the engines give that load the model here."""
+"""Teachers and judges behind the servers that people run: the answers of the engines that load the model here."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.fixtures.tiny_model import make_tiny_model
 needs_vllm = pytest.mark.skipif(bool(interpreter_problem(DEFAULT_PYTHON)), reason=interpreter_problem(DEFAULT_PYTHON))
 PROMPTS = 8
 TORN = "\ufffd"
-"""Bytes that are no character, of which a random model writes many. llama.cpp's server drops them; vLLM's holds them back
-until more comes, so those at a cut-off end are lost; the engines of this process show each."""
+"""Bytes that are no character, of which a random model writes many. llama.cpp's server drops them; vLLM's holds them
+back until more comes, so those at a cut-off end are lost; the engines of this process show each."""
 
 
 @pytest.fixture(scope="module")

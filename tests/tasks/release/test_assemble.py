@@ -46,7 +46,7 @@ def manifest(role: str, changes: dict) -> dict:
 
 @pytest.fixture
 def assembled(tmp_path):
-    """assembled(role={field: value}) -> the release of STAGES in which so much is changed; None drops a role's manifest."""
+    """assembled(role={field: value}) -> the release of STAGES with that changed; None drops a role's manifest."""
     evaluation, adapter = tmp_path / "evaluation", tmp_path / "adapter"
     for folder in (evaluation, adapter):
         folder.mkdir()
