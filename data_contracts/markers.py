@@ -13,10 +13,14 @@ RAW_MARKERS = (
 THINK_TAGS = r"</?think(?:ing)?>"
 """The pair that the renderer puts around a trace. One inside a trace makes a second: the answer starts too early."""
 
-STRIPPED_MARKERS = r"^\s*(?:analysis|commentary)|^\s*final(?:\s*[\[{]|[A-Z#*\"])|assistant(?:final|analysis|commentary)"
+_GROWN_ONTO = r"\s*[\[{]|[ \t]*[\r\n]|[A-ZÀ-Þ#*\"“>|`]|[-–—•]\s|\d+[.)]\s"
+"""How an answer goes on after "final": JSON, a line break, a capital, a heading, a quotation, a bullet, a number."""
+
+STRIPPED_MARKERS = rf"^\s*(?:analysis|commentary)|^\s*final(?:{_GROWN_ONTO})|assistant(?:final|analysis|commentary)"
 """What remains when special tokens are dropped on decoding: the channel's name grows onto the text
-(`analysisWe need to ...assistantfinal{`, `finalThe plan ...`). Small letters only: a trace may well begin with
-"Analysis of ..."."""
+(`analysisWe need to ...assistantfinal{`, `finalThe plan ...`, `final- Built ...`). Small letters only: a trace may well
+begin with "Analysis of ...". "final" before a space and a word is English ("final version of ..."), as is
+"final-year"."""
 
 CHAT_CONTROL = f"{RAW_MARKERS}|{THINK_TAGS}"
 """What a user-supplied field could use to leave its place in the prompt."""

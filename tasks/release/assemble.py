@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from data_contracts.gates import load_gates
@@ -14,6 +15,8 @@ from tasks.recipes import load_recipe
 from tasks.release.data import Costs, LeaderboardRow, LossPoint, Measure, ReleaseData, Sample, Score, StageRecord
 
 _SAMPLES = 10
+_TEACHER = "generate_teacher"
+"""The stage whose answers are counted as `completion_tokens`, as its servers do."""
 _REFERENCE = "reference_examples_right_fraction"
 _NOT_PROVEN = (
     "That it answers well outside its recipe: only held-out rows of the same kind were asked.",
@@ -38,8 +41,8 @@ def assemble(
     read = {role: json.loads(path.read_text("utf-8")) for role, path in manifests.items()}
     verdicts = json.loads((inputs["evaluation"] / "verdict.json").read_text("utf-8"))
     gates = {model: [Check(**one) for one in checks] for model, checks in verdicts.items()}
-    pairs = [(_record(manifest), manifest) for manifest in read.values()]
-    stages = list({(one.stage, one.artifact_digest): one for one, _ in pairs}.values())
+    named = _named(read)
+    stages = [_record(stage, manifest) for stage, manifest in named.items()]
     verdict = overall([*(c for checks in gates.values() for c in checks), *(c for s in stages for c in s.checks)])
     facts = read["evaluation"]["facts"]
     return ReleaseData(
@@ -53,14 +56,45 @@ def assemble(
         samples=_samples(recipe, inputs["evaluation"]),
         not_proven=list(_NOT_PROVEN),
         prompt=load_prompt(recipe),
-        config={**{one.stage: m["key_parts"]["config"] for one, m in pairs}, "card": card},
-        costs=Costs(
-            seconds=sum(manifest["cost"]["seconds"] for manifest in read.values()),
-            train_tokens=read["adapter"]["facts"].get("train_tokens"),
-            generated_tokens=facts.get("generated_tokens"),
-            peak_memory_bytes=max(manifest["cost"].get("peak_memory_bytes", 0) for manifest in read.values()),
-        ),
+        config={**{stage: m["key_parts"]["config"] for stage, m in named.items()}, "card": card},
+        costs=_costs(named.values(), read["adapter"]["facts"].get("train_tokens")),
     )
+
+
+def _named(read: Mapping[str, dict]) -> dict[str, dict]:
+    """Name of a stage -> its manifest: each artifact once, whatever roles it has, and each name once.
+
+    A stage is named after the part of the run that built it first. Artifacts of other runs may so be named alike; then
+    all of that stage take the role that they have here.
+    """
+    once: dict[tuple[str, str], tuple[str, dict]] = {}
+    for role, manifest in read.items():
+        name = f"{manifest['part']} {manifest['stage']}".strip()
+        once.setdefault((name, manifest["digest"]), (role, manifest))
+    times = Counter(name for name, _ in once)
+    alike = {manifest["stage"] for (name, _), (_, manifest) in once.items() if times[name] > 1}
+    return {
+        f"{role} {manifest['stage']}" if manifest["stage"] in alike else name: manifest
+        for (name, _), (role, manifest) in once.items()
+    }
+
+
+def _costs(manifests: Collection[dict], train_tokens: int | None) -> Costs:
+    """What all stages cost together. A number that no stage tells stays unknown: it is not 0."""
+    facts = [manifest["facts"] for manifest in manifests]
+    answered = [m["facts"].get("completion_tokens") for m in manifests if m["stage"] == _TEACHER]
+    return Costs(
+        seconds=sum(manifest["cost"]["seconds"] for manifest in manifests),
+        train_tokens=train_tokens,
+        generated_tokens=_sum([*(one.get("generated_tokens") for one in facts), *answered]),
+        peak_memory_bytes=max(manifest["cost"].get("peak_memory_bytes", 0) for manifest in manifests),
+        price=_sum([one.get("price_usd") for one in facts]),
+    )
+
+
+def _sum(numbers: list[float | None]) -> float | None:
+    known = [one for one in numbers if one is not None]
+    return sum(known) if known else None
 
 
 def _headline(recipe: str) -> list[str]:
@@ -76,9 +110,9 @@ def gate_checks(evaluation: Path) -> list[tuple[str, Check]]:
     return [(model, Check(**one)) for model, checks in verdicts.items() for one in checks]
 
 
-def _record(manifest: dict) -> StageRecord:
+def _record(stage: str, manifest: dict) -> StageRecord:
     return StageRecord(
-        stage=f"{manifest['part']} {manifest['stage']}".strip(),
+        stage=stage,
         artifact_digest=manifest["digest"],
         key=manifest["key"],
         inputs={role: one["digest"] for role, one in manifest["inputs"].items()},

@@ -26,7 +26,12 @@ extra: 1
 
 def test_every_profile_that_ships_is_valid_and_says_its_command():
     found = profiles()
-    assert {"signals/nano", "proofkit/gpt-oss-20b-teacher", "proofkit/gpt-oss-20b-teacher-experts"} <= set(found)
+    assert {
+        "signals/nano",
+        "proofkit/gpt-oss-20b-teacher",
+        "proofkit/gpt-oss-20b-teacher-experts",
+        "proofkit/qwen2.5-0.5b-direct",
+    } <= set(found)
     for name in found:
         anywhere = {"min_free_gib": 0}  # a 20B model needs 180 GiB of disk to run, not to be read
         assert load_config(profile_path(name), anywhere).recipe == name.split("/")[0]
@@ -133,6 +138,30 @@ def test_the_qwen_profiles_are_the_storys_run():
         lora = LoraConfig(r=train.rank, lora_alpha=train.alpha, target_modules=train.target_modules)
         trained, every = get_peft_model(Qwen3ForCausalLM(shape), lora).get_nb_trainable_parameters()
     assert round(100 * trained / every, 2) == 1.67
+
+
+def _differing(one: dict, other: dict, where: str = "") -> set[str]:
+    """Dotted names of the settings in which two configurations differ."""
+    found: set[str] = set()
+    for name in one.keys() | other.keys():
+        mine, theirs = one.get(name), other.get(name)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            found |= _differing(mine, theirs, f"{where}{name}.")
+        elif mine != theirs:
+            found.add(f"{where}{name}")
+    return found
+
+
+def test_the_two_teachers_differ_in_the_experts_alone():
+    """Whatever else differed, an evaluation could not say what the experts are worth."""
+    names = ("proofkit/gpt-oss-20b-teacher", "proofkit/gpt-oss-20b-teacher-experts")
+    attention, experts = (load_config(profile_path(name), {"min_free_gib": 0}) for name in names)
+    found = _differing(attention.model_dump(), experts.model_dump())
+    assert found == {"name", "publish.name", "hardware", "train.target_parameters"}  # a release takes its run's name
+    assert attention.train.target_parameters == ()
+    assert experts.train.target_parameters == ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+    for one, card in ((attention, "a100-80gb"), (experts, "h200")):
+        assert (one.train.dropout, one.train.target_modules, one.hardware) == (0, "all-linear", card)
 
 
 def test_a_typo_in_an_optional_block_names_what_is_allowed_there(tmp_path):

@@ -15,9 +15,13 @@ from data_contracts.verdict import failures
 from tasks.compare_models import STAGE, CompareConfig, verify_comparison
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, execute
+from tasks.engines.askable import network_problems
+from tasks.engines.asking_entries import local_model
+from tasks.engines.compared_model import ModelEntry
 from tasks.engines.comparison_checks import ANSWERS, BOARD, CHART, TABLE
 from tasks.engines.gguf_convert import convert
 from tasks.engines.prompt_digest import contract_digest
+from tasks.recipes import proofkit
 from tests.fixtures.chat_server import ChatServer
 from tests.fixtures.compared import heldout, metric_reader, oracle, write_rows
 
@@ -241,6 +245,39 @@ def test_a_file_that_changed_after_it_was_scored_is_caught(compared, tmp_path, g
     models = [entry if one.name == "f16" else one for one in config.models]
     found = failures(verify_comparison(config.model_copy(update={"models": models}), job))
     assert [one.name for one in found] == ["scored files whose digest is not the one listed"]
+
+
+def test_each_entry_is_asked_in_the_words_of_its_own_prompt_set(tmp_path):
+    """A large model that was not tuned gets the rich words of every task; the tuned one those it was trained on."""
+    rows = proofkit.build_rows("gold", 1, 15, 1)[1]
+    words = {name: load_prompt("proofkit", name) for name in ("rich", "trained")}
+    known = {words[name].messages(row)[-1]["content"]: row["target"] for name in words for row in rows}
+    with ChatServer(lambda messages: known.get(messages[-1]["content"], "Not now.")) as server:
+        models = [
+            {"name": "frontier", "endpoint": {"base_url": server.url, "model": "rich"}, "prompt_set": "rich"},
+            {"name": "tuned", "endpoint": {"base_url": server.url, "model": "trained"}},
+        ]
+        asking = {**ASKING, "repeated_rows": 1, "metamorphic_rows": 0}
+        config = CompareConfig(models=models, rows_file=write_rows(tmp_path / "rows.jsonl", rows), **asking)
+        job = replace(job_in(tmp_path), recipe="proofkit")
+        assert network_problems(config.models, "proofkit", rows[0], 8)[0] == []
+        tried = [one.body["messages"] for one in server.requests]
+        execute(STAGE, config, job)
+    assert tried == [words[name].messages(rows[0]) for name in ("rich", "trained")]
+    asked = {name: [one.body["messages"] for one in server.seen() if one.body["model"] == name] for name in words}
+    for row in rows:
+        rich, trained = (words[name].messages(row) for name in ("rich", "trained"))
+        assert rich in asked["rich"] and trained in asked["trained"]
+        assert rich not in asked["trained"] and trained not in asked["rich"] and rich != trained
+    models = {row["model"]: row for row in board_in(job)["models"]}
+    assert (models["frontier"]["prompt_set"], models["tuned"]["prompt_set"]) == ("rich", "trained")
+    assert (job.out / TABLE).read_text("utf-8").count("rich prompt") == 1
+
+
+@pytest.mark.parametrize("name", ["rich", "trained"])
+def test_a_model_on_this_disk_is_asked_in_them_too(tmp_path, tiny_base, name):
+    entry = ModelEntry(name="m", folder=str(tiny_base), prompt_set=name)
+    assert local_model(entry, replace(job_in(tmp_path), recipe="proofkit")).contract == load_prompt("proofkit", name)
 
 
 def test_broken_rows_are_told_with_file_row_and_column(tmp_path, tiny_base):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
+from data_contracts import markers
 from tasks.engines.chat_endpoint import Answer
 from tasks.engines.contamination import needs_more_room, reason_against, usable_text
+from tasks.recipes import keeps_trace, load_recipe
 
 JSON = '{"relevance": 0.9}'
 THOUGHT = f"<think>\nRates rise, YES falls.\n</think>\n\n{JSON}"
@@ -26,6 +32,13 @@ def reason(text: str, finish: str = "stop", *, keeps_trace: bool = False, proble
         "I'm sorry to hear that the shelter closed. Here is the plan.".replace("I'm sorry", "We are sorry"),
         "The assistant finalised the memo.",
         "commenting on the memo",
+        "final version of the memo, as sent on Monday.",
+        "final-year students run the desk.",
+        "final: the plan is to move the rabbits.",
+        "finally, the rabbits moved.",
+        "finals are in May - two weeks.",
+        "finalists\n- Ada\n- Ben",
+        "The plan is\nfinal\n- and signed.",
     ],
 )
 def test_a_good_answer_has_no_reason_against_it(text):
@@ -41,6 +54,15 @@ def test_a_good_answer_has_no_reason_against_it(text):
         "final[1]",
         "finalThe plan is to move the rabbits.",
         "final## Risks\nMany.",
+        "final- Built a rabbit house.",
+        "final• Built a rabbit house.",
+        "final\n- Built a rabbit house.",
+        " final \r\n- Built a rabbit house.",
+        "final\nI moved the rabbits.",
+        "final\n\nI moved the rabbits.",
+        "final1. Move the rabbits.",
+        "final“Rabbits” is the word.",
+        "finalÉmile moved the rabbits.",
         "analysisWe need to answer.assistantfinal{}",
         "analysis\nThe user wants a memo.",
         "commentaryI will call a tool",
@@ -54,7 +76,7 @@ def test_a_good_answer_has_no_reason_against_it(text):
 )
 def test_a_marker_raw_or_stripped_is_a_leak(text):
     assert reason(text).startswith("leaked marker: ")
-    if not text.startswith(("final", "analysis", "commentary")):
+    if not text.strip().startswith(("final", "analysis", "commentary")):
         return
     assert reason(text, keeps_trace=True).startswith("leaked marker: ")
 
@@ -103,3 +125,15 @@ def test_a_trace_that_belongs_to_the_answer_may_hold_think_tags_and_no_channel()
 def test_what_a_channel_parser_found_is_the_reason():
     assert reason("<|channel|>x", problem="harmony: no header") == "harmony: no header"
     assert reason("", hidden_chars=5, problem="harmony: no header").startswith("empty")
+
+
+@pytest.mark.parametrize("recipe", ["proofkit", "signals"])
+@pytest.mark.parametrize("name", ["gold", "heldout"])
+def test_no_answer_written_by_hand_is_taken_for_a_leak(recipe, name):
+    lines = (Path("data_contracts") / recipe / "examples" / f"{name}.jsonl").read_text("utf-8").splitlines()
+    answers = [load_recipe(recipe).completion(json.loads(line)) for line in lines]
+    assert len(answers) >= 15
+    assert {reason(text, keeps_trace=keeps_trace(recipe)) for text in answers} == {""}
+    assert [text for text in answers if re.search(markers.STRIPPED_MARKERS, text)] == []
+    written = [value for line in lines for key, value in json.loads(line).items() if key in ("trace", "target")]
+    assert [text for text in written if re.search(markers.STRIPPED_MARKERS, text)] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data_contracts.prompt import load_prompt
+from data_contracts.proofkit import house_rules
 from tasks.core.stage import Job, execute
 from tasks.distill_rows import STAGE, DistillConfig
 from tasks.engines.json_lines import as_lines, read_lines
@@ -65,9 +66,11 @@ def test_the_answer_to_another_row_is_rejected(tmp_path):
     assert set(facts["reasons"]) <= {"house rules", "invalid JSON"}, facts["reasons"]
 
 
-def test_a_channel_s_name_before_json_is_rejected(tmp_path):
+@pytest.mark.parametrize("prefix", ["final", "final\n", "final\n\n"])
+def test_a_channel_s_name_before_an_answer_of_any_task_is_rejected(tmp_path, prefix):
     facts, rows, _, rejected = distilled(
-        tmp_path, lambda rows: ["final" + row["target"] if row["target"][0] == "{" else row["target"] for row in rows]
+        tmp_path, lambda rows: [(prefix if i % 2 else "") + row["target"] for i, row in enumerate(rows)]
     )
-    json_rows = [i for i, row in enumerate(rows, 1) if row["target"][0] == "{"]
-    assert [one["row"] for one in rejected] == json_rows and facts["reasons"] == {"leaked marker": len(json_rows)}
+    leaking = list(range(2, len(rows) + 1, 2))
+    assert {rows[number - 1]["task"] for number in leaking} == set(house_rules.TASKS)
+    assert [one["row"] for one in rejected] == leaking and facts["reasons"] == {"leaked marker": len(leaking)}

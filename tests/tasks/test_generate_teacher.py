@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from data_contracts.prompt import load_prompt
+from data_contracts.proofkit.house_rules import TASKS
 from data_contracts.verdict import failures
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.core.stage import Run, build, execute
 from tasks.engines.json_lines import as_lines
 from tasks.generate_teacher import STAGE, generate_teacher, verify_answers
+from tasks.recipes import proofkit
 from tests.fixtures.chat_server import ChatServer, Reply
 from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of, user_text
 from tests.fixtures.tiny_chain import failed, publish_folder
@@ -48,6 +52,29 @@ def test_every_prompt_has_one_answer_in_the_order_of_the_rows(tmp_path, dataset,
     assert facts["completion_tokens"] == sum(one["completion_tokens"] for one in answers) > 100
     assert facts["engine_seconds"] > 0 and facts["price_usd"] is None
     assert server.requests[0].body["temperature"] == 0 and "seed" not in server.requests[0].body
+
+
+def test_a_teacher_that_was_not_tuned_is_asked_in_the_rich_words(tmp_path):
+    """The request is the contract's own, message by message, for a row of every task."""
+    rows = proofkit.build_rows("gold", 28, 2, 1)[0]
+    assert {row["task"] for row in rows} == set(TASKS)
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(as_lines(rows), "utf-8")
+    rich, trained = load_prompt("proofkit", "rich"), load_prompt("proofkit")
+    known = {rich.messages(row)[-1]["content"]: row["target"] for row in rows}
+    assert len(known) == len(rows)
+    with ChatServer(lambda messages: known.get(messages[-1]["content"], "Not now.")) as server:
+        job = replace(job_in(tmp_path, folder), recipe="proofkit")
+        execute(STAGE, endpoint_config(server, prompt_set="rich"), job)
+        assert [one["text"] for one in rows_of(job.out, "answers")] == [row["target"] for row in rows]
+        asked = [one.body["messages"] for one in server.requests]
+        again = replace(job_in(tmp_path / "trained", folder), recipe="proofkit")
+        execute(STAGE, endpoint_config(server), again)
+        asked_too = [one.body["messages"] for one in server.requests[len(asked) :]]
+    for contract, found in ((rich, asked), (trained, asked_too)):
+        assert sorted(map(json.dumps, found)) == sorted(json.dumps(contract.messages(row)) for row in rows)
+    assert rich.messages(rows[0]) not in asked_too
 
 
 def test_the_price_is_seconds_times_the_hardware_s_price(tmp_path, dataset, server):

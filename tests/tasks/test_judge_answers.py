@@ -97,6 +97,46 @@ def test_judges_see_no_name_and_another_order_each(tmp_path, two):
     assert orders[0] != orders[1] and all(len(set(order[:12])) > 2 for order in orders)
 
 
+FAMILIES = {"ceiling": "claude", "student": "gpt", "direct": "qwen", "base": "qwen"}
+
+
+def _own_family_column(job, name: str) -> str:
+    """The last cell of a judge's line in the board's table of judges."""
+    lines = (job.out / "leaderboard.md").read_text().splitlines()
+    assert any(line.startswith("| judge | family |") and line.endswith("| own family first |") for line in lines)
+    (line,) = [one for one in lines if one.startswith(f"| {name} | {name} |")]
+    return line.rstrip(" |").rpartition("| ")[2]
+
+
+def test_a_judge_that_puts_its_own_family_first_is_told(tmp_path):
+    fond = world.taste(lambda quality, text: 5 if "words" in text else quality - 1)  # the student's letters
+    with ChatServer(fond) as partial, ChatServer(world.taste()) as fair:
+        board, job, _ = run(tmp_path, config((partial, fair), families=FAMILIES))
+        (note,) = [one for one in board["notes"] if "its own family" in one]
+        assert note == "gpt ranks its own family (gpt) first: student. 0 of the 1 other judges do too."
+        assert note in (job.out / "leaderboard.md").read_text()
+        assert (_own_family_column(job, "gpt"), _own_family_column(job, "qwen")) == ("yes: student", "no")
+        own = board["judges"][0]["own_family"]
+        assert (own["own_family_models"], own["ranks_own_family_first"]) == (["student"], True)
+        assert own["excess_points"] == pytest.approx(18 + (12 + 12 + 6) / 3), (
+            "+18 for its own, -12, -12 and -6 for the others"
+        )
+        asked = [len(server.requests) for server in (partial, fair)]
+        board, job, _ = run(tmp_path, config((partial, fair), families={"student": "gpt"}))
+        assert any(one.startswith("gpt ranks its own family") for one in board["notes"])
+        assert (_own_family_column(job, "gpt"), _own_family_column(job, "qwen")) == ("yes: student", "cannot tell")
+        board, job, _ = run(tmp_path, config((partial, fair)))
+        assert not any("its own family" in one for one in board["notes"])
+        assert _own_family_column(job, "gpt") == "cannot tell", "nobody said whose model the first one is"
+        assert [len(server.requests) for server in (partial, fair)] == asked, "families are told to no judge"
+
+
+def test_a_fair_judge_is_not_suspected_of_liking_its_family(tmp_path, two):
+    board, job, _ = run(tmp_path, config(two, families=FAMILIES))
+    assert not any("its own family" in one for one in board["notes"])
+    assert [_own_family_column(job, name) for name in ("gpt", "qwen")] == ["no", "no"]
+
+
 def test_each_answer_is_asked_once_and_equal_answers_once_for_all(tmp_path, two):
     answers = {**ANSWERS, "copy": ANSWERS["student"], "twin": [*ANSWERS["direct"][:5], *ANSWERS["base"][5:]]}
     board, job, _ = run(tmp_path, config(two, compared_pairs=0), answers)

@@ -4,8 +4,6 @@ held to the schema by llama.cpp's own server, the same model gives a verdict on 
 from __future__ import annotations
 
 import json
-import socket
-import threading
 
 import pytest
 
@@ -14,6 +12,7 @@ from tasks.core.artifact import content_digest, hash_folder, sha256_file
 from tasks.core.stage import execute
 from tasks.judge_answers import STAGE, JudgeConfig
 from tests.fixtures import judge_panel as world
+from tests.fixtures.real_servers import llama_server
 from tests.fixtures.tiny_model import make_tiny_model
 
 PROMPTS = 3
@@ -95,34 +94,12 @@ def test_a_damaged_local_judge_dies_alone(tmp_path, models):
     assert [one["rank"] for one in board["rows"]] == [1, 2] and board["findings"][0]["kind"] == "nothing"
 
 
-@pytest.fixture
-def llama_server(models):
-    """llama.cpp's OpenAI-compatible server on the random model, on loopback."""
-    import uvicorn
-
-    from tasks.engines.llama_server import make_app
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(make_app(models["gguf"], "tiny"), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    for _ in range(600):
-        if server.started:
-            break
-        threading.Event().wait(0.05)
-    assert server.started
-    yield f"http://127.0.0.1:{port}/v1"
-    server.should_exit = True
-    thread.join(30)
-
-
-def test_held_to_the_schema_by_a_real_server_even_noise_is_a_verdict(tmp_path, llama_server):
-    judge = {"name": "llama", "family": "tiny", "base_url": llama_server, "model": "tiny", "reasons": False}
-    judge |= {"max_tokens": 512, "concurrency": 1, "retries": 0}
-    job = world.job(tmp_path, direct=world.evaluation(tmp_path / "ev", ANSWERS))
-    execute(STAGE, JudgeConfig(judges=[judge], compared_pairs=2), job)
+def test_held_to_the_schema_by_a_real_server_even_noise_is_a_verdict(tmp_path, models):
+    with llama_server(models["gguf"]) as url:
+        judge = {"name": "llama", "family": "tiny", "base_url": url, "model": "tiny", "reasons": False}
+        judge |= {"max_tokens": 512, "concurrency": 1, "retries": 0}
+        job = world.job(tmp_path, direct=world.evaluation(tmp_path / "ev", ANSWERS))
+        execute(STAGE, JudgeConfig(judges=[judge], compared_pairs=2), job)
     board = json.loads((job.out / "leaderboard.json").read_text())
     (found,) = board["judges"]
     assert found["structured"] == "json_object" and found["unscored"] == {} and found["coverage_fraction"] == 1.0

@@ -1,6 +1,7 @@
 """The built rows of proofkit: each target is made from its answers, keeps the house rules, and reads like a sentence.
 
-The checks here are written again, apart from the contract's: they share no code with what they test but the rows.
+The checks here are written again, apart from the contract's: they share no code with what they test but the rows. At
+the end the contract's own are asked too: what they refuse, no run can train on.
 """
 
 import json
@@ -12,9 +13,14 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from tasks.recipes import proofkit_world
+from data_contracts.audit import audit_rows, audit_splits
+from data_contracts.contract import check_rows
+from data_contracts.limits import load_limits
+from data_contracts.verdict import Check, failures
+from tasks.recipes import proofkit, proofkit_nano, proofkit_world
 from tasks.recipes.proofkit_world import built_rows, combination_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -281,3 +287,55 @@ def test_bullets_are_three_lines_that_begin_with_a_verb_in_the_past(rows) -> Non
             assert verb.endswith("ed") or verb in irregular, line
             verbs[verb] += 1
     assert len(verbs) >= 60
+
+
+def table(rows: list[dict]) -> pl.DataFrame:
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def told(checks: list[Check]) -> list[str]:
+    """What did not pass, in words; *cannot tell* counts."""
+    return [one.sentence() for one in failures(checks)]
+
+
+def test_seven_thousand_rows_keep_the_contract_and_pass_its_audit(rows) -> None:
+    frame, limits = table(rows), load_limits("proofkit")
+    found = check_rows("proofkit", frame, limits)
+    assert found.passed, found.broken
+    assert told(audit_rows(frame, limits)) == []
+
+
+def test_rows_with_the_targets_of_others_break_the_contract(rows) -> None:
+    """The check above can fail: half the drafts answer somebody else, or all of them end alike."""
+    drafts = of(rows, "draft")[:200]
+    shifted = [{**row, "target": drafts[i - 1]["target"]} if i % 2 else row for i, row in enumerate(drafts)]
+    assert check_rows("proofkit", table(shifted)).n_rejected == len(drafts) // 2
+    same = "\n\nWhat I would look at first is what the team already knows, because nobody writes it down. " * 8
+    alike = [{**row, "target": row["target"] + same} for row in drafts]
+    assert any("skeleton" in one for one in told(audit_rows(table(alike), load_limits("proofkit"))))
+
+
+@pytest.fixture(scope="module")
+def nano() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows of the demo: numbers and seed as in configs/proofkit/nano.yaml."""
+    train, heldout = proofkit.build_rows("nano", 420, 210, 42)
+    return table(train), table(heldout)
+
+
+def test_the_demo_s_rows_keep_the_contract_too(nano) -> None:
+    limits = load_limits("proofkit", "nano")
+    for frame in nano:
+        found = check_rows("proofkit", frame, limits)
+        assert found.passed, found.broken
+    checks = [*audit_rows(nano[0], limits), *audit_splits(*nano, limits)]
+    assert told(checks) == []
+    leaked = pl.concat([nano[1], nano[0][:1]])
+    assert any("also in training" in one for one in told(audit_splits(nano[0], leaked, limits)))
+
+
+def test_a_phrase_of_its_own_length_for_one_readiness_is_seen(monkeypatch) -> None:
+    monkeypatch.setitem(proofkit_nano.POINTS_MET, 0, "Points met: there is not a single one.")
+    train, _ = proofkit.build_rows("nano", 420, 210, 42)
+    assert any(
+        "of reasoning length with" in one for one in told(audit_rows(table(train), load_limits("proofkit", "nano")))
+    )
