@@ -180,6 +180,8 @@ STAGE = Stage(
         "limits.yaml",
         "gates.yaml",
         "examples/reference.jsonl",
+        "examples/metamorphic.jsonl",
+        "examples/heldout.jsonl",  # the rows that a line of metamorphic.jsonl changes
     ),
     uses_recipe=True,
     secrets=HUB_SECRETS,

@@ -82,9 +82,16 @@ def test_every_stage_has_a_key_that_knows_config_inputs_and_code(name):
 def test_prompt_words_and_limits_are_in_the_keys_of_the_stages_that_read_them():
     wanted = {"prompt.md": {"prepare_base", "build_dataset", "validate_dataset", "evaluate_model", "publish_model"}}
     wanted["prompt.md"] |= {"generate_teacher", "distill_rows"}
-    wanted |= {"limits.yaml": {"validate_dataset", "distill_rows"}, "gates.yaml": {"evaluate_model"}}
+    wanted |= {"limits.yaml": {"validate_dataset", "distill_rows"}, "gates.yaml": {"evaluate_model", "compare_models"}}
+    wanted |= {"examples/reference.jsonl": {"evaluate_model", "compare_models"}}
+    wanted |= {"examples/metamorphic.jsonl": {"evaluate_model", "compare_models"}}
+    wanted |= {"examples/heldout.jsonl": {"build_dataset", "compare_models"}}
     for file, readers in wanted.items():
-        found = {name for name in STAGES if file in importlib.import_module(f"tasks.{name}").STAGE.contract}
+        found = {
+            name
+            for name in (*STAGES, "compare_models")
+            if file in importlib.import_module(f"tasks.{name}").STAGE.contract
+        }
         assert readers <= found, file
 
 
