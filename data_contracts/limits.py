@@ -54,6 +54,9 @@ class Limits(BaseModel):
     sentences, so similarity says nothing; only identical inputs are refused, and the largest one is reported."""
     max_repeat_similarity_fraction: float | None = Field(ge=0, le=1)
     """Largest such similarity of two inputs of one table. null: as above."""
+    max_text_similarity_fraction: float | None = Field(ge=0, le=1)
+    """Largest such similarity of two learned texts (trace or target), in one table or across the splits: a text copied under
+    another input is learned twice. null: as above."""
 
     @property
     def where(self) -> str:
