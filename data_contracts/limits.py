@@ -119,6 +119,9 @@ class AssessmentLimits(Limits):
     """Fewest rows whose metric and YES move apart. null: reported only."""
     min_malformed_rows: int | None = Field(ge=1)
     """Fewest malformed rows. null: reported only."""
+    max_one_value_fraction: float | None = Field(ge=0, le=1)
+    """Largest share of one value of a numeric label among the signal rows: a label that hardly varies teaches a constant.
+    null: reported only."""
 
 
 class WritingLimits(Limits):
