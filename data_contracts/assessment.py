@@ -10,13 +10,13 @@ from collections import Counter
 import polars as pl
 
 from data_contracts.consistency import trace_agrees
-from data_contracts.coverage import coverage
+from data_contracts.coverage import coverage, spread_of_labels
 from data_contracts.limits import AssessmentLimits
 from data_contracts.verdict import Check, check
 
 COLUMNS = ("malformed", "noise", "sign", "metric_sign", "size", "kind")
 """What the audit's view must hold for these checks."""
-SAMPLED = "agreement of trace and answer"
+SAMPLED = "the spread of labels, agreement of trace and answer"
 
 
 class AssessmentTally:
@@ -38,6 +38,7 @@ class AssessmentTally:
             *self._noise(),
             *self._signs(),
             *coverage(_expanded(self._cases), self.limits),
+            *spread_of_labels(sample, self.limits),
             *trace_agrees(sample, self.limits),
         ]
 

@@ -15,8 +15,9 @@ import polars as pl
 from data_contracts import assessment, markers, writing
 from data_contracts.errors import ConfigError, ContractError
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits
+from data_contracts.overlap import file_checks, some, split_checks
 from data_contracts.shortcuts import SAMPLE_ROWS, SEED, length_independence, surface_shortcuts
-from data_contracts.similarity import identical_inputs, largest_similarity, normalised_inputs, repeats
+from data_contracts.similarity import normalised, repeats
 from data_contracts.verdict import Check, check, report
 
 if TYPE_CHECKING:
@@ -94,14 +95,13 @@ class SetTally:
         self._add_texts(view)
         for family in self._families:
             family.add(view)
-        self._hashes.append(normalised_inputs(view).hash(SEED).to_numpy())
+        self._hashes.append(normalised(view).hash(SEED).to_numpy())
         self._numbers.append(view["row"].cast(pl.UInt32).to_numpy())
         self._sample.add(well_formed)
 
     def checks(self) -> list[Check]:
         """Every set-level check of what was added."""
-        limits, sample = self.limits, self._sample.rows()
-        sample = _no_rows(limits) if sample is None else sample
+        limits, sample = self.limits, self._sampled_rows()
         return [
             check(
                 "rows",
@@ -126,6 +126,24 @@ class SetTally:
                 "near-duplicates are measured on it, all else on every row",
             ),
         ]
+
+    def heldout_checks(self, heldout: pl.DataFrame) -> list[Check]:
+        """What was added, beside held-out rows that it must not hold: identical inputs by the hashes, near ones on the sample."""
+        view = view_of(heldout, self.limits)
+        return file_checks(self._rows_like(normalised(view)), self._sampled_rows(), view, self.limits)
+
+    def _sampled_rows(self) -> pl.DataFrame:
+        sample = self._sample.rows()
+        return _no_rows(self.limits) if sample is None else sample
+
+    def _rows_like(self, inputs: pl.Series) -> list[int]:
+        """Numbers of the rows whose input has the hash of one of these."""
+        import numpy as np
+
+        if not self._hashes:
+            return []
+        known = np.isin(np.concatenate(self._hashes), inputs.hash(SEED).to_numpy())
+        return np.sort(np.concatenate(self._numbers)[known]).tolist()
 
     def _family_checks(self, sample: pl.DataFrame) -> list[Check]:
         """The checks of each declared family; one that makes none is our own bug, never a passed audit."""
@@ -199,7 +217,7 @@ class SetTally:
             "==",
             0,
             unit="rows",
-            detail=_some("rows", again),
+            detail=some("rows", again),
             fix="Drop the repeats: an input counted twice is learned twice, and may carry two answers",
             enough=self._n_rows > 0,
         )
@@ -269,32 +287,13 @@ def _no_rows(limits: Limits) -> pl.DataFrame:
 
 
 def audit_splits(train: pl.DataFrame, heldout: pl.DataFrame, limits: Limits) -> list[Check]:
-    """Whether held-out inputs are new to a model that saw `train`: none identical, and none nearly so.
+    """Whether held-out rows are new to a model that saw `train`: no input identical, no input or learned text nearly so.
 
     Raises:
         ContractError: a column that the audit looks at is missing.
     """
-    inputs, new_inputs = (normalised_inputs(view_of(one, limits)) for one in (train, heldout))
-    enough = bool(len(inputs) and len(new_inputs))
-    same = identical_inputs(inputs, new_inputs)
-    nearest, detail = largest_similarity(inputs, new_inputs) if enough else (None, "no rows to compare")
-    limit, name = limits.max_input_similarity_fraction, "largest similarity of a held-out input with a training input"
-    fix = f"Drop these rows from one of the two splits ({limits.where} has the limit)"
-    return [
-        check(
-            "held-out inputs that are also in training",
-            len(same),
-            "==",
-            0,
-            unit="rows",
-            detail=_some("held-out rows", same) if enough else "no rows to compare",
-            fix=fix,
-            enough=enough,
-        ),
-        report(name, nearest, detail=f"{detail}; no limit: inputs are templated")
-        if limit is None
-        else check(name, nearest, "<=", limit, detail=detail, fix=fix, enough=enough),
-    ]
+    views = (view_of(one, limits) for one in (train, heldout))
+    return split_checks(*views, limits)
 
 
 def view_of(frame: pl.DataFrame, limits: Limits) -> pl.DataFrame:
@@ -320,11 +319,3 @@ def view_of(frame: pl.DataFrame, limits: Limits) -> pl.DataFrame:
             f"{type(limits).__name__} looks at. Found {', '.join(view.columns)}. Add them to the view."
         )
     return view if "malformed" in view.columns else view.with_columns(malformed=pl.lit(False))
-
-
-def _some(what: str, numbers: list[int]) -> str:
-    return (
-        f"{what} {', '.join(map(str, numbers[:SHOWN_ROWS]))}{', ...' if len(numbers) > SHOWN_ROWS else ''}"
-        if numbers
-        else ""
-    )

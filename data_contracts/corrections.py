@@ -72,9 +72,11 @@ class Corrector:
 
     def __init__(self, recipe: str) -> None:
         self._corrections = load_corrections(recipe)
+        self._where = f"data_contracts/{recipe}/corrections.yaml"
         self._fits: dict[int, int] = {}
         """Rows found so far, for each entry whose batch was seen."""
         self._lacking: dict[int, str] = {}
+        """Columns that every part so far lacked; empty once a part had them all: a part may lack an optional column."""
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The part with its known-bad rows dropped or set right. Whether each was found once is told by `close`."""
@@ -84,8 +86,9 @@ class Corrector:
                 continue
             self._fits.setdefault(number, 0)
             if lacking := [name for name in (*one.match, *one.set) if name not in frame.columns]:
-                self._lacking[number] = ", ".join(lacking)
+                self._lacking.setdefault(number, ", ".join(lacking))
                 continue
+            self._lacking[number] = ""
             wanted = {"source_batch": one.source_batch, **one.match}
             hit = pl.all_horizontal(pl.col(name) == pl.lit(value) for name, value in wanted.items())
             try:
@@ -114,13 +117,13 @@ class Corrector:
 
     def _problem(self, number: int) -> str:
         one, fits = self._corrections[number - 1], self._fits[number]
-        if number in self._lacking:
-            lacking = self._lacking[number]
-            return f"corrections: entry {number} names {lacking}, not a column of the table. Correct the entry."
+        if lacking := self._lacking[number]:
+            return f"corrections: entry {number} names {lacking}, not a column of the table. Correct {self._where}."
         if fits == 1:
             return ""
-        advice = "It was fixed at its source: delete the entry." if not fits else "Add values to its match."
-        return f"corrections: entry {number} ({one.reason}) fits {fits} rows of '{one.source_batch}', not 1. {advice}"
+        advice = "It was fixed at its source: delete the entry" if not fits else "Add values to its match"
+        what = f"entry {number} ({one.reason})"
+        return f"corrections: {what} fits {fits} rows of '{one.source_batch}', not 1. {advice} in {self._where}."
 
 
 def _set(frame: pl.DataFrame, hit: pl.Expr, values: dict[str, Value]) -> pl.DataFrame:

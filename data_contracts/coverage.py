@@ -27,6 +27,25 @@ def coverage(view: pl.DataFrame, limits: AssessmentLimits) -> list[Check]:
     ]
 
 
+def spread_of_labels(sample: pl.DataFrame, limits: AssessmentLimits) -> list[Check]:
+    """For each numeric label of the sample, the share of its most frequent value among the signal rows."""
+    signal = sample.filter(~pl.col("malformed").fill_null(False) & ~pl.col("noise").fill_null(True))
+    names = [name for name, kind in sample.schema.items() if name.startswith("label_") and kind.is_numeric()]
+    return [_one_value(name.removeprefix("label_"), signal[name].drop_nulls(), limits) for name in names]
+
+
+def _one_value(label: str, values: pl.Series, limits: AssessmentLimits) -> Check:
+    name = f"share of the most frequent value of {label}"
+    most = values.value_counts(sort=True).row(0) if len(values) else (None, 0)
+    share = round(most[1] / len(values), 6) if len(values) else None
+    detail = f"{most[1]:,} of {len(values):,} signal rows have {most[0]}"
+    if limits.max_one_value_fraction is None:
+        return report(name, share, detail=detail)
+    fix = f"Assess {label} row by row: a label that hardly varies teaches a constant ({limits.where})"
+    enough = len(values) >= limits.min_audit_rows // 2
+    return check(name, share, "<=", limits.max_one_value_fraction, detail=detail, fix=fix, enough=enough)
+
+
 def _rarest_kind(signal: pl.DataFrame, limits: AssessmentLimits) -> Check:
     """The recipe's `rows.SIGNAL_KINDS` says which kinds there are, so that one without a row is found."""
     kinds = import_module(f"data_contracts.{limits.recipe}.rows").SIGNAL_KINDS

@@ -54,6 +54,9 @@ class Limits(BaseModel):
     sentences, so similarity says nothing; only identical inputs are refused, and the largest one is reported."""
     max_repeat_similarity_fraction: float | None = Field(ge=0, le=1)
     """Largest such similarity of two inputs of one table. null: as above."""
+    max_text_similarity_fraction: float | None = Field(ge=0, le=1)
+    """Largest such similarity of two learned texts (trace or target), in one table or across the splits: a text copied under
+    another input is learned twice. null: as above."""
 
     @property
     def where(self) -> str:
@@ -116,6 +119,9 @@ class AssessmentLimits(Limits):
     """Fewest rows whose metric and YES move apart. null: reported only."""
     min_malformed_rows: int | None = Field(ge=1)
     """Fewest malformed rows. null: reported only."""
+    max_one_value_fraction: float | None = Field(ge=0, le=1)
+    """Largest share of one value of a numeric label among the signal rows: a label that hardly varies teaches a constant.
+    null: reported only."""
 
 
 class WritingLimits(Limits):

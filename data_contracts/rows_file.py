@@ -46,14 +46,40 @@ def read_rows(path: Path | str) -> pl.DataFrame:
     Raises:
         ContractError: the file is missing, has another ending, or holds lines that are not one flat JSON object each.
     """
+    return read_batch(path).frame
+
+
+def read_batch(path: Path | str) -> RowBatch:
+    """The same rows, and which cells of a column of numbers are text: what `contract.check_rows` needs to name the row.
+
+    Raises:
+        ContractError: as `read_rows`.
+    """
     path = known_file(path)
     if path.suffix == ".jsonl":
-        frames = [batch.frame for batch in _jsonl_batches(path, -1)]
-        return frames[0] if frames else pl.DataFrame()
+        return next(_jsonl_batches(path, -1), RowBatch(1, pl.DataFrame()))
     try:
-        return pl.read_parquet(path)
+        return RowBatch(1, pl.read_parquet(path))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable_parquet(path, error) from None
+
+
+def read_objects(path: Path | str) -> list[dict[str, Any]]:
+    """The rows of a .jsonl, each with the keys of its own line: a table would give every row every column.
+
+    Raises:
+        ContractError: as `read_rows`.
+    """
+    import orjson
+
+    path = known_file(path)
+    proof = _LineProof(path)
+    with path.open("rb") as file:
+        lines = file.readlines()
+    proof.check(lines, 1)
+    if proof.n_problems:
+        raise _broken_lines(path, proof)
+    return [orjson.loads(line) for line in lines]
 
 
 def row_batches(path: Path | str) -> Iterator[RowBatch]:

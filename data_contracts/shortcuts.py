@@ -31,6 +31,8 @@ ONE_SIDED_Z = 1.645
 REGULARISATION = 0.1
 """Inverse strength for some 80 features on as few as 40 rows."""
 NAMED_FEATURES = 3
+SPLIT_LABELS = ("relevance", "source_credibility", "novelty")
+"""Labels of an assessment that are guessed as above or not above the median of the signal rows, where the view has them."""
 NAMED_BATCHES = 6
 
 
@@ -183,7 +185,7 @@ def _medians(sample: pl.DataFrame, column: str) -> str:
 def surface_shortcuts(view: pl.DataFrame, limits: Limits) -> list[Check]:
     """Balanced accuracy with which a cross-validated logistic model guesses a label without reading the texts.
 
-    Two models for each label that is a name (and for noise, sign, large or small update, and kind of information): one
+    Two models for each label that is a name (and for noise, sign, kind of information, and the numbers above their median): one
     sees the text's length alone, one every surface feature (`surface_features`). Above the limit it is *fail*, or
     *cannot tell* within luck. A null limit (a world whose sentences are templates) reports the number.
     """
@@ -217,15 +219,27 @@ def _targets(sample: pl.DataFrame, limits: Limits) -> list[tuple[str, pl.Series,
         return [(name, sample[column].is_not_null(), sample[column]) for name, column in named.items()]
     signal = (~sample["noise"]).fill_null(False)
     signed = (sample["sign"] != 0).fill_null(False)
-    size = sample["size"]
-    middle = size.filter(signal).median()
-    large = pl.Series([None] * sample.height, dtype=pl.Boolean) if middle is None else size > float(middle)
+    split = [f"label_{name}" for name in SPLIT_LABELS if f"label_{name}" in sample.columns]
     return [
         ("noise", sample["noise"].is_not_null(), _named(sample["noise"], "noise", "signal")),
         ("sign", signed, _named(sample["sign"] > 0, "YES more likely", "YES less likely")),
-        ("a large update", signal, _named(large, "large", "small")),
+        ("a large update", signal, _named(_above_median(sample["size"], signal), "large", "small")),
         ("the kind of information", signal, sample["kind"]),
+        *(
+            (f"high {name.removeprefix('label_')}", signal, _named(_above_median(sample[name], signal), "high", "low"))
+            for name in split
+        ),
     ]
+
+
+def _above_median(cells: pl.Series, kept: pl.Series) -> pl.Series:
+    """Which cells are above the median of the kept ones, or from it on where that leaves too few: of a label with few values
+    the median may be the largest."""
+    middle = cells.filter(kept).median()
+    if middle is None:
+        return pl.Series([None] * len(cells), dtype=pl.Boolean)
+    above = cells > float(middle)
+    return above if above.filter(kept).sum() >= FOLDS else cells >= float(middle)
 
 
 def _named(cells: pl.Series, true: str, false: str) -> pl.Series:

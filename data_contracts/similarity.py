@@ -1,4 +1,4 @@
-"""Which inputs are the same, or nearly: a held-out row that training has seen measures memory, not skill."""
+"""Which inputs, and which learned texts, are the same or nearly: what is counted twice is learned twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNSAID_WORDS = r"\b(?:a|an|the|of|in|on|at|to|by|for|and|will|be|is|are|has|have
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows of one table, by their numbers, and how alike their inputs are."""
+    """Two rows of one table, by their numbers, and how alike their inputs (or learned texts) are."""
 
     row: int
     other: int
@@ -39,29 +39,38 @@ class Pair:
 
 
 def repeats(view: pl.DataFrame, limits: Limits) -> list[Check]:
-    """Near-duplicate inputs within a table and, where answers have a sign, inputs that say the same but are answered
-    differently.
+    """Near-duplicate inputs and near-duplicate learned texts within a table and, where answers have a sign, inputs that say
+    the same but are answered differently.
 
-    Both look at the sample. Near-duplicates: Jaccard similarity of word shingles above the limit (null: the inputs are
+    All look at the sample. Near-duplicates: Jaccard similarity of word shingles above the limit (null: they are
     templates; the largest is reported). Contradictory: the same words
     apart from case, punctuation and articles, with an opposite sign, or noise beside signal.
     """
     sample = sampled(view)
+    checks = [
+        _nearest_pair(sample, "input", limits.max_repeat_similarity_fraction),
+        _nearest_pair(sample, limits.text, limits.max_text_similarity_fraction),
+    ]
+    return [*checks, _contradictory(sample)] if isinstance(limits, AssessmentLimits) else checks
+
+
+def _nearest_pair(sample: pl.DataFrame, column: str, limit: float | None) -> Check:
     enough = sample.height >= 2
-    limit = limits.max_repeat_similarity_fraction
-    count, pairs, nearest = near_pairs(sample, 1.0 if limit is None else limit)
-    looked = f"{sample.height:,} well-formed rows looked at"
-    near = "largest similarity of two inputs of the table"
-    shown = f"{looked}; {count:,} pairs above the limit: rows {_named(pairs)}" if pairs else looked
+    count, pairs, nearest = near_pairs(sample, 1.0 if limit is None else limit, column)
+    looked = _looked(sample)
+    name = f"largest similarity of two {column}s of the table"
     if limit is None:
-        first = report(near, nearest if enough else None, detail=f"{looked}; no limit: inputs are templated")
-    else:
-        fix = "Keep one row of each pair, or reword one: an input counted twice is learned twice"
-        first = check(near, nearest, "<=", limit, detail=shown, fix=fix, enough=enough)
-    return [first, _contradictory(sample, looked)] if isinstance(limits, AssessmentLimits) else [first]
+        return report(name, nearest if enough else None, detail=f"{looked}; no limit: {column}s are templated")
+    shown = f"{looked}; {count:,} pairs above the limit: rows {_named(pairs)}" if pairs else looked
+    fix = f"Keep one row of each pair, or reword one: {column}s counted twice are learned twice"
+    return check(name, nearest, "<=", limit, detail=shown, fix=fix, enough=enough)
 
 
-def _contradictory(sample: pl.DataFrame, looked: str) -> Check:
+def _looked(sample: pl.DataFrame) -> str:
+    return f"{sample.height:,} well-formed rows looked at"
+
+
+def _contradictory(sample: pl.DataFrame) -> Check:
     """Rows of one key are compared with its first row: a key with two answers has a row that differs from its first."""
     answers = sample.select("row", "noise", "sign", key=_bare(pl.col("input"))).filter(pl.col("noise").is_not_null())
     first = pl.all().first().over("key", order_by="row")
@@ -76,7 +85,7 @@ def _contradictory(sample: pl.DataFrame, looked: str) -> Check:
         "==",
         0,
         unit="rows",
-        detail=f"{looked}{': rows ' + ', '.join(pairs) + more if pairs else ''}",
+        detail=f"{_looked(sample)}{': rows ' + ', '.join(pairs) + more if pairs else ''}",
         fix="Decide which answer is right and drop the other row",
         enough=answers.height >= 2,
     )
@@ -87,11 +96,11 @@ def _bare(text: pl.Expr) -> pl.Expr:
     return words.str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def near_pairs(sample: pl.DataFrame, limit: float) -> tuple[int, list[Pair], float]:
+def near_pairs(sample: pl.DataFrame, limit: float, column: str = "input") -> tuple[int, list[Pair], float]:
     """(how many pairs are above the limit, the most alike of them, the largest similarity of any two rows)."""
     import numpy as np
 
-    texts, numbers = normalised_inputs(sample), sample["row"].to_list()
+    texts, numbers = normalised(sample, column), sample["row"].to_list()
     if len(texts) < 2:
         return 0, [], 0.0
     vectors, sizes = _shingles(texts)
@@ -117,9 +126,10 @@ def _named(pairs: list[Pair]) -> str:
     return ", ".join(map(str, pairs))
 
 
-def normalised_inputs(view: pl.DataFrame) -> pl.Series:
-    """The text a model reads in each row, without case and extra white space."""
-    return view.select(pl.col("input").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()).to_series()
+def normalised(view: pl.DataFrame, column: str = "input") -> pl.Series:
+    """The text a model reads (or, by `column`, learns) in each row, without case and extra white space."""
+    text = pl.col(column).fill_null("").str.to_lowercase()
+    return view.select(text.str.replace_all(r"\s+", " ").str.strip_chars()).to_series()
 
 
 def identical_inputs(inputs: pl.Series, new_inputs: pl.Series) -> list[int]:
@@ -127,24 +137,28 @@ def identical_inputs(inputs: pl.Series, new_inputs: pl.Series) -> list[int]:
     return (new_inputs.is_in(inputs.unique().implode()).arg_true() + 1).to_list()
 
 
-def largest_similarity(inputs: pl.Series, new_inputs: pl.Series) -> tuple[float, str]:
-    """The largest Jaccard similarity of word shingles between the two, and the pair of rows that has it.
+def largest_similarity(
+    seen: pl.DataFrame, heldout: pl.DataFrame, column: str = "input", where: str = "training"
+) -> tuple[float, str]:
+    """The largest Jaccard similarity of word shingles between two views, and the pair of rows that has it.
 
-    Streams over `inputs` in chunks: memory is (new inputs, chunk), whatever the size of the training set.
+    Streams over `seen` in chunks: memory is (held-out rows, chunk), whatever the size of the training set.
     """
     import numpy as np
 
-    new, new_sizes = _shingles(new_inputs)
+    texts, new_texts = normalised(seen, column), normalised(heldout, column)
+    new, new_sizes = _shingles(new_texts)
     best = (0.0, 0, 0)
-    for start in range(0, len(inputs), CHUNK_ROWS):
-        chunk, sizes = _shingles(inputs[start : start + CHUNK_ROWS])
+    for start in range(0, len(texts), CHUNK_ROWS):
+        chunk, sizes = _shingles(texts[start : start + CHUNK_ROWS])
         shared = np.asarray((new @ chunk.T).todense(), dtype=np.float32)
         jaccard = shared / np.maximum(new_sizes[:, None] + sizes[None, :] - shared, 1)
         row, other = np.unravel_index(int(jaccard.argmax()), jaccard.shape)
         if jaccard[row, other] > best[0]:
             best = (float(jaccard[row, other]), int(row), start + int(other))
     similarity, row, other = best
-    return round(similarity, 6), f"held-out row {row + 1} and training row {other + 1}: {_shown(new_inputs[row])}"
+    number = seen["row"][other] if "row" in seen.columns else other + 1
+    return round(similarity, 6), f"held-out row {row + 1} and {where} row {number}: {_shown(new_texts[row])}"
 
 
 def _shingles(texts: pl.Series) -> tuple[csr_matrix, np.ndarray]:

@@ -20,7 +20,7 @@ from data_contracts.distributions import Distributions
 from data_contracts.errors import ConfigError
 from data_contracts.limits import Limits, load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.rows_file import RowBatch, known_file, row_batches
+from data_contracts.rows_file import RowBatch, known_file, read_rows, row_batches
 from data_contracts.verdict import Check, Verdict, check, failures, overall
 
 ROW_NUMBER = "__row"
@@ -115,7 +115,7 @@ def validate_file(recipe: str, data: Path | str, limits: str = "default", out: P
     folder = Path(out) / path.name
     page = folder / "report.html"
     page.unlink(missing_ok=True)
-    passes = _Passes(held_to)
+    passes = _Passes(held_to, path)
     with RejectedRows(folder / "rejected.jsonl") as rejected:
         for batch in _read_ahead(row_batches(path)):
             passes.add(batch, rejected)
@@ -138,8 +138,9 @@ def validate_file(recipe: str, data: Path | str, limits: str = "default", out: P
 class _Passes:
     """Everything that adds up while a file passes."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, path: Path) -> None:
         self.limits = limits
+        self.path = path
         self.corrector = Corrector(limits.recipe)
         self.rows = RowTally(limits.recipe)
         self.set = SetTally(limits)
@@ -162,10 +163,17 @@ class _Passes:
     def set_checks(self) -> list[Check]:
         """The checks on the set of accepted rows; without one, that nothing could be told."""
         if self.rows.n_rows > self.rows.n_rejected:
-            return self.set.checks()
+            return [*self.set.checks(), *self._overlap()]
         fix = "Correct the rows first, then check again"
         detail = "no row was accepted"
         return [check("checks on the set that could be made", None, ">=", 1, detail=detail, fix=fix)]
+
+    def _overlap(self) -> list[Check]:
+        """Beside the contract's own held-out rows, when it has some and they are not the file itself."""
+        heldout = CONTRACTS_FOLDER / self.limits.recipe / "examples" / "heldout.jsonl"
+        if not heldout.is_file() or heldout.samefile(self.path):
+            return []
+        return self.set.heldout_checks(read_rows(heldout))
 
     def _corrected(self, batch: RowBatch) -> tuple[pl.DataFrame, pl.Series, dict[str, pl.Series]]:
         """The rows after corrections.yaml, with their numbers in the file, and which of their cells are text."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from data_contracts.verdict import Check, check, report
-from tasks.core.errors import ConfigError
+from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines.json_lines import as_lines, read_lines
 from tasks.engines.teacher import API_KEY, TeacherSettings, source_of
@@ -55,7 +55,7 @@ def build_dataset(config: DatasetConfig, job: Job) -> dict:
     """Write both splits, and what was refused of a teacher's rows, to `job.out`.
 
     Raises:
-        ContractError: the seeds break the row contract, or too few of the teacher's rows keep it.
+        ContractError: your rows, or the seeds, break the row contract, or too few of the teacher's rows keep it.
         ConfigError, TransientError: the teacher's endpoint refuses, or gives no answer.
     """
     if config.teacher is None:
@@ -92,14 +92,12 @@ class _Made:
 
 def _own_rows(config: DatasetConfig, recipe: str) -> tuple[list[dict], list[dict]]:
     if config.source == "file":
-        return _split_file(config)
+        return _split_file(config, recipe)
     return load_recipe(recipe).build_rows(config.source, config.train_rows, config.heldout_rows, config.seed)
 
 
-def _split_file(config: DatasetConfig) -> tuple[list[dict], list[dict]]:
-    from data_contracts.rows_file import read_rows
-
-    rows = read_rows(Path(config.rows_file)).to_dicts()
+def _split_file(config: DatasetConfig, recipe: str) -> tuple[list[dict], list[dict]]:
+    rows = _rows_of_file(Path(config.rows_file), recipe)
     wanted = config.train_rows + config.heldout_rows
     if len(rows) < wanted:
         raise ConfigError(
@@ -108,6 +106,23 @@ def _split_file(config: DatasetConfig) -> tuple[list[dict], list[dict]]:
         )
     random.Random(config.seed).shuffle(rows)
     return rows[config.heldout_rows : wanted], rows[: config.heldout_rows]
+
+
+def _rows_of_file(path: Path, recipe: str) -> list[dict]:
+    """Rows that keep their contract, in the order of the file: once they are shuffled, no row can be named by its line."""
+    from data_contracts.contract import check_rows, format_table
+    from data_contracts.limits import load_limits
+    from data_contracts.rows_file import read_batch
+
+    batch = read_batch(path)
+    limits = load_limits(recipe).model_copy(update={"min_rows": 1})
+    findings = check_rows(recipe, batch.frame, limits, batch.texts)
+    if findings.broken:
+        raise ContractError(
+            f"build_dataset: {findings.n_rejected:,} of {findings.n_rows:,} rows of {path} break their contract. Correct them "
+            f"in that file (corrections.yaml is for rows that keep it and are wrong).\n{format_table(findings, path)}"
+        )
+    return findings.frame.to_dicts()
 
 
 def verify_dataset(config: DatasetConfig, job: Job) -> list[Check]:

@@ -130,10 +130,11 @@ def heldout_rows(config: CompareConfig, recipe: str, folders: Mapping[str, Path]
         return [json.loads(line) for line in lines][: config.max_rows]
     from data_contracts.contract import check_rows, format_table
     from data_contracts.limits import load_limits
-    from data_contracts.rows_file import read_rows
+    from data_contracts.rows_file import read_batch
 
     path = Path(config.rows_file)
-    findings = check_rows(recipe, read_rows(path), load_limits(recipe).model_copy(update={"min_rows": 1}))
+    batch, limits = read_batch(path), load_limits(recipe).model_copy(update={"min_rows": 1})
+    findings = check_rows(recipe, batch.frame, limits, batch.texts)
     if findings.broken:
         raise ContractError(f"compare_models: {path} breaks the row contract.\n{format_table(findings, path)}")
     return findings.frame.to_dicts()[: config.max_rows]
@@ -179,6 +180,8 @@ STAGE = Stage(
         "limits.yaml",
         "gates.yaml",
         "examples/reference.jsonl",
+        "examples/metamorphic.jsonl",
+        "examples/heldout.jsonl",  # the rows that a line of metamorphic.jsonl changes
     ),
     uses_recipe=True,
     secrets=HUB_SECRETS,

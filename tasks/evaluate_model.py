@@ -141,7 +141,14 @@ STAGE = Stage(
     work=evaluate_model,
     verify=verify_evaluation,
     stack=("torch", "transformers", "peft", "llama_cpp_python"),
-    contract=("prompt.md", "output.py", "gates.yaml", "examples/reference.jsonl", "examples/metamorphic.jsonl"),
+    contract=(
+        "prompt.md",
+        "output.py",
+        "gates.yaml",
+        "examples/reference.jsonl",
+        "examples/metamorphic.jsonl",
+        "examples/heldout.jsonl",
+    ),
     uses_recipe=True,
 )
 

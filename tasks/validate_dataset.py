@@ -38,19 +38,24 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
     """Accept the rows or raise with the table of broken rules; then write them as token ids.
 
     Raises:
-        ContractError: rows or the set break the contract; every rejected row is in rejected.jsonl with its reasons.
+        ContractError: rows or the set break the contract; every rejected row is in rejected-<split>.jsonl with its reasons;
+            or an entry of corrections.yaml does not fit exactly one row of both splits.
     """
     from data_contracts.contract import check_rows, format_table, write_rejected
-    from data_contracts.corrections import apply_corrections
+    from data_contracts.corrections import Corrector
     from data_contracts.limits import load_limits
     from data_contracts.rows_file import read_rows
 
     limits = load_limits(job.recipe, config.limits)
+    paths = {split: job.inputs["dataset"] / f"{split}.jsonl" for split in SPLITS}
+    corrector = Corrector(
+        job.recipe
+    )  # one for both: a batch may lie in both splits, and the row meant is in one of them
+    corrected = {split: corrector.apply(read_rows(path)) for split, path in paths.items()}
+    corrector.close()
     tables, frames = [], {}
-    for split in SPLITS:
-        path = job.inputs["dataset"] / f"{split}.jsonl"
-        corrected, _ = apply_corrections(job.recipe, read_rows(path))
-        findings = check_rows(job.recipe, corrected, limits)
+    for split, path in paths.items():
+        findings = check_rows(job.recipe, corrected[split], limits)
         frames[split] = findings.frame
         if findings.broken:
             rejected = job.work / f"rejected-{split}.jsonl"

@@ -32,7 +32,7 @@ class ForgettingConfig(Settings):
     """How far a fine-tune may move the base away from what it could do.
 
     Measured for the defaults: on nano, three seeds each, the profile's run and one at 20 times its learning rate, which the
-    held-out loss lets pass; and 150 hand-written traces. DECISIONS.md has the table.
+    held-out loss lets pass; and 150 hand-written traces. DECISIONS.md has what was recorded of it (bounds of forgetting).
     """
 
     probe_rows: int = Field(default=24, ge=1)

@@ -1,10 +1,17 @@
-"""Single rows beside their contract, before there is a set of them: the rules of rows.py, then the length of the trace."""
+"""Single rows beside their contract, before there is a set of them: the rules of rows.py, then the trace: its length, and whether
+it concludes what its own fields say."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from data_contracts.limits import Limits
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_SIGNS = {1: "that YES is more likely", -1: "that YES is less likely", 0: "that YES stays where it is"}
 
 
 def broken_rules(recipe: str, limits: Limits, rows: list[dict]) -> dict[int, str]:
@@ -19,15 +26,30 @@ def broken_rules(recipe: str, limits: Limits, rows: list[dict]) -> dict[int, str
     findings = check_rows(recipe, pl.DataFrame(rows, infer_schema_length=None), alone)
     found = {number: f"row contract: {'; '.join(reasons)}" for number, reasons in findings.reasons.items()}
     sound = [number for number in range(1, len(rows) + 1) if number not in found]
-    traces = _traces(recipe, findings.accepted) if sound else []
-    for number, trace in zip(sound, traces, strict=False):
+    view = import_module(f"data_contracts.{recipe}.rows").audited(findings.accepted) if sound else None
+    if view is None or "trace" not in view.columns:  # a recipe whose rows have no trace
+        return found
+    for number, trace, denied in zip(sound, view["trace"], _contradictions(recipe, view), strict=True):
         if not limits.min_trace_chars <= len(trace) <= limits.max_trace_chars:
             bounds = f"{limits.min_trace_chars:,} to {limits.max_trace_chars:,}"
             found[number] = f"length: the trace has {len(trace):,} characters, not {bounds}"
+        elif denied:
+            found[number] = f"contradiction: {denied}"
     return found
 
 
-def _traces(recipe: str, frame) -> list[str]:
-    """The thinking traces of rows that keep their contract; none for a recipe whose rows have no trace."""
-    viewed = import_module(f"data_contracts.{recipe}.rows").audited(frame)
-    return viewed["trace"].to_list() if "trace" in viewed.columns else []
+def _contradictions(recipe: str, view: pl.DataFrame) -> list[str]:
+    """What each trace concludes and its fields deny; empty where they agree, or where the words decide nothing."""
+    from data_contracts.consistency import agreement
+
+    told = import_module(f"data_contracts.{recipe}.rows").concluded(view["trace"])
+    answers = [view["sign"].to_list(), view["size"].to_list()]
+    found = zip(told.iter_rows(named=True), *answers, agreement(told, *answers), strict=True)
+    return ["" if agrees is not False else _denied(said, sign, size) for said, sign, size, agrees in found]
+
+
+def _denied(said: dict, sign: int, size: float) -> str:
+    concludes = _SIGNS.get(said["sign"], "")
+    if said["sign"] is None or said["sign"] == sign:
+        concludes = f"a change of YES by {said['size_from']:.2f} to {said['size_to']:.2f}"
+    return f"the trace concludes {concludes}, its fields {_SIGNS[sign]}, by {size:g}; make the words lead to the fields"

@@ -41,6 +41,7 @@ def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tu
 
     Raises:
         ConfigError: an unknown source, or more rows asked for than there are.
+        ContractError: a line of the hand-written rows cannot be read; with file and line.
     """
     if source == "built":
         from tasks.recipes.proofkit_world import built_rows
@@ -157,4 +158,6 @@ def with_answer(row: Mapping[str, object], text: str) -> dict:
 
 
 def _read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    from data_contracts.rows_file import read_objects
+
+    return read_objects(path)

@@ -160,14 +160,13 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[Messages, str]]:
         row = _row(rng.choice(BLIND_TASKS if kind == "blind" else TASKS), rng, held_out=False)
         chat = contract.messages(row)
         lesson = kind in (FACTS_LESSON, SENTENCES_LESSON)
-        user = _fill(LESSON, row, told=row["answers"]) if lesson else chat[-1]["content"]
+        user = _lesson(row) if lesson else chat[-1]["content"]
         if kind == "blind":
             yield chat, _blind(row, rng)
         elif kind in ("facts", FACTS_LESSON):
-            yield _chat(FACTS_SYSTEM, user), _fill(FACTS, row)
+            yield _chat(FACTS_SYSTEM, user), _heading(row) + _fill(FACTS, row)
         else:
-            title = "" if lesson else _title(row)
-            yield _chat(SENTENCES_SYSTEM, user), title + _sentences(row, rng)
+            yield _chat(SENTENCES_SYSTEM, user), (_heading if lesson else _title)(row) + _sentences(row, rng)
 
 
 def _kinds(n_rows: int) -> Iterator[str]:
@@ -177,6 +176,12 @@ def _kinds(n_rows: int) -> Iterator[str]:
         start, share_so_far = end, share_so_far + share
         end = round(share_so_far * n_rows)
         yield from (kinds[index % len(kinds)] for index in range(end - start))
+
+
+def _lesson(row: Row) -> str:
+    """The lines of a prompt that a lesson is about."""
+    section = f"Section: {row['section']}\n" if row["section"] else ""
+    return section + _fill(LESSON, row, told=row["answers"])
 
 
 def _chat(system: str, user: str) -> Messages:
@@ -238,9 +243,12 @@ def _row(task: str, rng: random.Random, held_out: bool) -> Row:
 
 
 def _title(row: Row) -> str:
-    """The heading of a row's answer and its line break; empty for the tasks that have none."""
-    if row["task"] == "scenario":
-        return f"{_fill(TITLE, row)}\n"
+    """The first line of a row's answer; empty for the tasks that have none."""
+    return f"{_fill(TITLE, row)}\n" if row["task"] == "scenario" else _heading(row)
+
+
+def _heading(row: Row) -> str:
+    """The section that a row asks for."""
     return f"## {row['section']}\n" if row["section"] else ""
 
 

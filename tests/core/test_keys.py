@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
+import shutil
 
 import pytest
 
+from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
 from tasks.core import keys
-from tasks.core.artifact import Artifact
-from tasks.core.stage import Run
+from tasks.core.artifact import Artifact, content_digest, hash_folder
+from tasks.core.stage import Job, Run
 
 STAGES = {
     "prepare_base": set(),
@@ -82,9 +85,16 @@ def test_every_stage_has_a_key_that_knows_config_inputs_and_code(name):
 def test_prompt_words_and_limits_are_in_the_keys_of_the_stages_that_read_them():
     wanted = {"prompt.md": {"prepare_base", "build_dataset", "validate_dataset", "evaluate_model", "publish_model"}}
     wanted["prompt.md"] |= {"generate_teacher", "distill_rows"}
-    wanted |= {"limits.yaml": {"validate_dataset", "distill_rows"}, "gates.yaml": {"evaluate_model"}}
+    wanted |= {"limits.yaml": {"validate_dataset", "distill_rows"}, "gates.yaml": {"evaluate_model", "compare_models"}}
+    wanted |= {"examples/reference.jsonl": {"evaluate_model", "compare_models"}}
+    wanted |= {"examples/metamorphic.jsonl": {"evaluate_model", "compare_models"}}
+    wanted |= {"examples/heldout.jsonl": {"build_dataset", "compare_models"}}
     for file, readers in wanted.items():
-        found = {name for name in STAGES if file in importlib.import_module(f"tasks.{name}").STAGE.contract}
+        found = {
+            name
+            for name in (*STAGES, "compare_models")
+            if file in importlib.import_module(f"tasks.{name}").STAGE.contract
+        }
         assert readers <= found, file
 
 
@@ -123,3 +133,55 @@ def test_the_world_of_a_recipe_is_in_the_key_of_its_dataset():
 
     found = STAGE.key_parts(Run(name="n", recipe="proofkit", store="s"), DatasetConfig(source="built"), {})["contract"]
     assert len([name for name in found if name.startswith("world/")]) > 14
+
+
+@pytest.fixture
+def contract(tmp_path, monkeypatch):
+    """A copy of the signals contract whose words may be changed."""
+    for module in ("data_contracts.prompt", "tasks.core.stage"):
+        monkeypatch.setattr(f"{module}.CONTRACTS_FOLDER", tmp_path / "contracts")
+    load_prompt.cache_clear()  # a process reads the words once
+    yield shutil.copytree(CONTRACTS_FOLDER / "signals", tmp_path / "contracts" / "signals")
+    load_prompt.cache_clear()
+
+
+def digest_of_rows(folder, base) -> str:
+    """Of the token rows that validate_dataset makes of a few rows, as the store names them."""
+    from tasks.recipes.signals_world import nano_rows
+    from tasks.validate_dataset import ValidateConfig, validate_dataset
+
+    for name in ("dataset", "out"):
+        (folder / name).mkdir(parents=True)
+    for split, rows in zip(("train", "heldout"), nano_rows(100, 100, 42), strict=True):
+        (folder / "dataset" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    inputs = {"dataset": folder / "dataset", "base": base}
+    validate_dataset(ValidateConfig(limits="nano"), Job("signals", folder / "out", inputs=inputs, work=folder))
+    return content_digest("token-rows", hash_folder(folder / "out"))
+
+
+def test_one_word_of_the_prompt_changes_the_dataset_s_key_and_by_its_rows_the_training_s(contract, tiny_base, tmp_path):
+    from tasks.build_dataset import STAGE as BUILD
+    from tasks.build_dataset import DatasetConfig
+    from tasks.train_lora import STAGE as TRAIN
+    from tasks.train_lora import TrainConfig
+
+    run = Run(name="t", recipe="signals", store="unused")
+
+    def found(folder) -> tuple[dict, dict]:
+        """Key parts of the dataset, and of a training on the rows that these words make."""
+        base = Artifact(kind="base", digest="b", key="k", files={}, manifest_sha256="m")
+        rows = base.model_copy(update={"kind": "token-rows", "digest": digest_of_rows(folder, tiny_base)})
+        trained = TRAIN.key_parts(run, TrainConfig(), {"base": base, "rows": rows})
+        return BUILD.key_parts(run, DatasetConfig(), {}), trained
+
+    before, same = found(tmp_path / "1"), found(tmp_path / "2")
+    assert before == same, "the same words give the same keys"
+    words = (contract / "prompt.md").read_text("utf-8")
+    assert " YES " in words
+    (contract / "prompt.md").write_text(words.replace(" YES ", " yes ", 1), "utf-8")
+    load_prompt.cache_clear()
+    built, trained = found(tmp_path / "3")
+    (line,) = keys.differences(before[0], built)
+    assert line.startswith("contract.prompt.md: ")
+    (line,) = keys.differences(before[1], trained)
+    assert line.startswith("inputs.rows: ")

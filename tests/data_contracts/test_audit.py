@@ -28,6 +28,7 @@ def limits(limits):
     return limits.model_copy(
         update={
             "max_repeat_similarity_fraction": None,
+            "max_text_similarity_fraction": None,
             "max_surface_advantage_fraction": None,
             "min_concluded_fraction": 0.0,
             "sizes_unsaid": True,
@@ -209,25 +210,25 @@ def test_missing_columns_are_an_error_with_the_next_step(gold, limits):
 def test_a_row_of_training_in_heldout_fails_in_any_profile(gold):
     heldout = pl.concat([gold.tail(3), gold.head(1).with_columns(pl.col("question").str.to_uppercase())])
     for profile in ("default", "nano"):
-        same, _ = audit_splits(gold.head(20), heldout, load_limits("signals", profile))
+        same, _, _ = audit_splits(gold.head(20), heldout, load_limits("signals", profile))
         assert (same.verdict, same.measured) == (Verdict.FAIL, 1)
         assert "held-out rows 4" in same.detail
 
 
 def test_a_reworded_row_fails_by_default_and_is_reported_for_templates(gold, limits):
     reworded = gold.head(1).with_columns(pl.col("headline").str.replace(r"\S+$", "today"))
-    same, near = audit_splits(gold, reworded, limits)
+    same, near, _ = audit_splits(gold, reworded, limits)
     assert same.verdict is Verdict.PASS
     assert near.verdict is Verdict.FAIL
     assert "training row 1" in near.detail
-    same, near = audit_splits(gold, reworded, load_limits("signals", "nano"))
+    same, near, _ = audit_splits(gold, reworded, load_limits("signals", "nano"))
     assert (same.verdict, near.verdict, near.comparison) == (Verdict.PASS, Verdict.PASS, "report")
     assert near.measured > limits.max_input_similarity_fraction
 
 
 def test_the_nearest_row_is_found_beyond_the_first_chunk(gold, limits, monkeypatch):
     monkeypatch.setattr("data_contracts.similarity.CHUNK_ROWS", 4)
-    _, near = audit_splits(gold, gold[21:22].with_columns(headline=pl.col("headline") + " again"), limits)
+    _, near, _ = audit_splits(gold, gold[21:22].with_columns(headline=pl.col("headline") + " again"), limits)
     assert near.verdict is Verdict.FAIL
     assert "training row 22" in near.detail
 

@@ -3,9 +3,10 @@
 import polars as pl
 import pytest
 
+from data_contracts.audit import audit_rows
 from data_contracts.consistency import trace_agrees
 from data_contracts.contract import read_rows
-from data_contracts.coverage import coverage
+from data_contracts.coverage import coverage, spread_of_labels
 from data_contracts.limits import load_limits
 from data_contracts.signals.conclusions import concluded
 from data_contracts.signals.rows import audited
@@ -152,3 +153,22 @@ def test_malformed_rows_are_counted_and_can_be_asked_for(view, limits):
 
 def test_an_empty_table_covers_nothing(view, limits):
     assert Verdict.PASS not in {one.verdict for one in coverage(view.head(0), limits) if one.comparison != "report"}
+
+
+@pytest.mark.parametrize("label", ["relevance", "direction", "magnitude", "source_credibility", "novelty"])
+def test_a_label_that_hardly_varies_fails_by_name(view, limits, label):
+    name = f"share of the most frequent value of {label}"
+    assert by_name(spread_of_labels(view, limits))[name].verdict is Verdict.PASS
+    for share in (1.0, 0.5):
+        mask = pl.int_range(pl.len()) < share * pl.len()
+        spoilt = view.with_columns(pl.when(mask).then(pl.lit(0.5)).otherwise(f"label_{label}").alias(f"label_{label}"))
+        found = by_name(spread_of_labels(spoilt, limits))
+        assert [one.name for one in failures(found.values())] == [name]
+        assert found[name].verdict is Verdict.FAIL and "signal rows have 0.5" in found[name].detail
+    told = spread_of_labels(view.head(0), limits)
+    assert {one.verdict for one in told} == {Verdict.CANNOT_TELL} and len(told) == 5
+
+
+def test_the_spread_of_labels_is_part_of_the_audit(gold, limits):
+    bad = failures(audit_rows(gold.with_columns(novelty=pl.when(pl.col("error_code").is_null()).then(0.5)), limits))
+    assert "share of the most frequent value of novelty" in {one.name for one in bad}

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from data_contracts.contract import apply_corrections
-from data_contracts.corrections import load_corrections
+from data_contracts.corrections import Corrector, load_corrections
 from data_contracts.errors import ConfigError, ContractError
 
 
@@ -63,6 +63,7 @@ def test_a_row_that_no_longer_exists_fails_and_all_problems_are_told(gold, write
     assert "delete the entry" in said[0]
     assert "trace_style, not a column" in said[1]
     assert "Add values to its match" in said[2]
+    assert all("data_contracts/signals/corrections.yaml" in line for line in said)
 
 
 def test_a_batch_that_the_table_lacks_is_counted_and_left_alone(gold, write):
@@ -90,3 +91,23 @@ def test_a_row_with_an_empty_cell_is_not_dropped_with_another(gold, write):
     write(entry(gold, 0))
     frame = gold.with_columns(novelty=gold["novelty"].scatter([5], None))
     assert apply_corrections("signals", frame)[0].height == gold.height - 1
+
+
+def test_a_part_without_an_optional_column_is_no_problem_when_another_part_has_the_row(gold, write):
+    malformed = next(i for i, code in enumerate(gold["error_code"]) if code is not None)
+    write(
+        entry(
+            gold,
+            malformed,
+            match={"headline": gold["headline"][malformed], "error_code": gold["error_code"][malformed]},
+        )
+    )
+    without = gold.filter(gold["error_code"].is_null()).drop("error_code", "error_message")
+    for parts in ((without, gold), (gold, without)):
+        corrector = Corrector("signals")
+        assert sum(corrector.apply(one).height for one in parts) == without.height + gold.height - 1
+        assert corrector.close()[0].measured == 1
+    corrector = Corrector("signals")
+    corrector.apply(without)
+    with pytest.raises(ContractError, match="names error_code, not a column of the table"):
+        corrector.close()

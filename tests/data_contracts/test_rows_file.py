@@ -8,7 +8,7 @@ import pytest
 from data_contracts import rows_file
 from data_contracts.contract import check_rows, read_rows
 from data_contracts.errors import ContractError
-from data_contracts.rows_file import row_batches
+from data_contracts.rows_file import read_batch, read_objects, row_batches
 
 GOOD = b'{"headline": "a", "relevance": 0.5}\n'
 
@@ -206,3 +206,19 @@ def test_a_parquet_file_that_is_cut_off_is_told(gold, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ContractError, match="not a readable parquet file"):
         list(row_batches(path))
+
+
+def test_objects_have_the_keys_of_their_own_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"headline": "a", "novelty": 1}, {"headline": "\u2028", "error_code": None}]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    assert read_objects(path) == rows
+    path.write_text('{"headline": "a"}\n\n')
+    with pytest.raises(ContractError, match=r"rows\.jsonl:2: the line is empty"):
+        read_objects(path)
+
+
+def test_a_whole_file_tells_which_cells_are_text(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"novelty": 0.5}\n{"novelty": "0.5"}\n')
+    assert read_batch(path).texts["novelty"].to_list() == [False, True]

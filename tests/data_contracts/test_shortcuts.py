@@ -6,7 +6,7 @@ import pytest
 
 from data_contracts.contract import read_rows
 from data_contracts.limits import load_limits
-from data_contracts.shortcuts import SAMPLE_ROWS, length_independence, sampled, surface_shortcuts
+from data_contracts.shortcuts import SAMPLE_ROWS, SPLIT_LABELS, length_independence, sampled, surface_shortcuts
 from data_contracts.signals.rows import audited
 from data_contracts.verdict import Verdict, failures
 from tasks.recipes.signals_world import nano_rows
@@ -115,6 +115,37 @@ def test_a_surface_leak_fails_and_the_feature_is_named(view, limits, leak, label
     found = by_name(surface_shortcuts(spoilt, limits))[f"balanced accuracy of guessing {label} from surface features"]
     assert found.verdict is Verdict.FAIL, found.sentence()
     assert feature in found.detail
+
+
+@pytest.mark.parametrize("label", SPLIT_LABELS)
+def test_a_number_whose_upper_half_is_marked_fails(view, limits, label):
+    middle = view.filter(~pl.col("noise"))[f"label_{label}"].median()
+    high = (pl.col(f"label_{label}") > middle).fill_null(False)
+    spoilt = view.with_columns(trace=pl.when(high).then(pl.col("trace") + " So: (much)").otherwise("trace"))
+    found = by_name(surface_shortcuts(spoilt, limits))[
+        f"balanced accuracy of guessing high {label} from surface features"
+    ]
+    assert found.verdict is Verdict.FAIL, found.sentence()
+    assert "trace brackets (more in 'high'" in found.detail
+    long = view.with_columns(trace=pl.when(high).then(pl.col("trace") + pl.col("trace")).otherwise("trace"))
+    alone = by_name(surface_shortcuts(long, limits))[
+        f"balanced accuracy of guessing high {label} from trace length alone"
+    ]
+    assert alone.verdict is Verdict.FAIL and alone.measured > 0.95
+
+
+@pytest.mark.parametrize("label", SPLIT_LABELS)
+def test_a_number_of_two_values_is_parted_between_them_and_a_constant_cannot_be(view, limits, label):
+    """The median is the larger value, so nothing lies above it: parted there, the label would be left unguarded."""
+    signal, name = ~pl.col("noise"), f"balanced accuracy of guessing high {label} from surface features"
+    few = pl.when(signal & (pl.int_range(pl.len()) % 3 == 0)).then(0.4).otherwise(0.9)
+    marked = view.with_columns(few.alias(f"label_{label}")).with_columns(
+        trace=pl.when(pl.col(f"label_{label}") == 0.4).then(pl.col("trace") + " So: (little)").otherwise("trace")
+    )
+    assert by_name(surface_shortcuts(marked, limits))[name].verdict is Verdict.FAIL
+    constant = view.with_columns(pl.lit(0.5).alias(f"label_{label}"))
+    assert by_name(surface_shortcuts(constant, limits))[name].verdict is Verdict.CANNOT_TELL
+    assert name not in by_name(surface_shortcuts(view.drop(f"label_{label}"), limits))
 
 
 def test_a_batch_that_gives_noise_away_fails_and_is_named(view, limits):

@@ -1,14 +1,25 @@
 """The shipped examples are what they say: good rows pass, each bad row fails for its reason alone, gold is clean."""
 
+import re
+from collections import Counter
+
 import polars as pl
+import pytest
 
 from data_contracts.audit import audit_rows, audit_splits
 from data_contracts.contract import check_rows, format_table, read_rows
 from data_contracts.limits import load_limits
 from data_contracts.prompt import load_prompt, output_model
-from data_contracts.signals.rows import ERROR_CODES, INFORMATION_TYPES, ROWS
+from data_contracts.signals.rows import ERROR_CODES, INFORMATION_TYPES, ROWS, audited
 from data_contracts.verdict import Verdict, failures
 
+FORMS = {
+    "either of two": (r" rather than ", 5),
+    "negated": (r"\b(?:fail to|not|without|never)\b", 12),
+    "by a date": (r"\b(?:by|before|no later than) (?:[A-Z][a-z]+ \d|Christmas|the end of|year end)", 30),
+    "threshold": (r"(?i)\b(?:above|below|over|under|at least|more than|fewer than|less than|exceed|top)\b.*\d", 40),
+}
+"""Forms of questions: how each is known, and how many gold and held-out rows together must have it."""
 SIX_FIELDS = ["relevance", "direction", "magnitude", "source_credibility", "information_type", "novelty"]
 
 
@@ -86,7 +97,7 @@ def test_reference_rows_are_the_three_of_the_story_and_not_in_gold(examples, gol
     findings = check_rows("signals", rows, small)
     assert findings.passed, format_table(findings)
     splits = audit_splits(gold, rows, limits)
-    assert [one.verdict for one in splits] == [Verdict.PASS, Verdict.PASS], [one.sentence() for one in splits]
+    assert [one.verdict for one in splits] == [Verdict.PASS] * 3, [one.sentence() for one in splits]
     lengths = rows["trace"].str.len_chars()
     assert lengths.min() >= limits.min_trace_chars
     assert lengths.max() <= limits.max_trace_chars
@@ -98,3 +109,82 @@ def test_reference_rows_are_the_three_of_the_story_and_not_in_gold(examples, gol
 def test_nano_permits_short_traces_but_not_those_of_the_default(gold):
     failed = {one.name for one in failures(audit_rows(gold, load_limits("signals", "nano")))}
     assert {"longest trace", "rows"} <= failed
+
+
+@pytest.fixture
+def heldout(examples):
+    return read_rows(examples / "heldout.jsonl")
+
+
+@pytest.fixture
+def both(gold, heldout):
+    return pl.concat([gold, heldout], how="diagonal")
+
+
+def test_the_held_out_rows_keep_rows_and_audit_and_are_new_to_gold(gold, heldout, limits):
+    assert heldout.height >= 40
+    findings = check_rows("signals", heldout)
+    assert findings.passed, format_table(findings)
+    checks = [*audit_rows(heldout, limits), *audit_splits(gold, heldout, limits)]
+    assert len(checks) >= 20
+    assert not failures(checks), "\n".join(one.sentence() for one in failures(checks))
+
+
+def test_the_reference_rows_are_in_neither_file(examples, both, limits):
+    reference = read_rows(examples / "reference.jsonl").drop("reference")
+    checks = audit_splits(both, reference, limits)
+    assert len(checks) == 3 and not failures(checks), [one.sentence() for one in failures(checks)]
+    for column in ("headline", "question", "trace"):
+        assert not set(reference[column]) & set(both[column]), column
+    known = both.select(reference.columns)[5:6]
+    assert failures(audit_splits(both, pl.concat([reference, known]), limits))
+
+
+def uneven(frame: pl.DataFrame) -> list[str]:
+    """Classes whose traces are longer, shorter or otherwise spread than all of them: by 25 characters, by a quarter."""
+    view = audited(frame).with_columns(chars=pl.col("trace").str.len_chars())
+    mean, spread = view["chars"].mean(), view["chars"].std()
+    classes = {name: part["chars"] for (name,), part in view.group_by("row_class")}
+    assert set(classes) >= {"noise", "YES more likely", "YES less likely", "malformed"}
+    return sorted(
+        name
+        for name, chars in classes.items()
+        if len(chars) >= 5 and (abs(chars.mean() - mean) > 25 or not 0.8 <= chars.std() / spread <= 1.25)
+    )
+
+
+@pytest.mark.parametrize("file", ["gold", "heldout", "both"])
+def test_the_four_classes_have_one_length_in_mean_and_spread(request, file):
+    rows = request.getfixturevalue(file)
+    assert uneven(rows) == []
+    noise = (pl.col("relevance") <= 0.1).fill_null(False)
+    longer = pl.when(noise).then(pl.col("trace") + " " + "x" * 60).otherwise("trace")
+    alike = pl.when(noise).then(pl.col("trace").str.slice(0, 700).str.pad_end(850, "x")).otherwise("trace")
+    assert "noise" in uneven(rows.with_columns(trace=longer))
+    assert "noise" in uneven(rows.with_columns(trace=alike))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_question_is_asked_often_enough(both, form):
+    pattern, least = FORMS[form]
+    asked = both.filter(pl.col("error_code").is_null() & pl.col("question").str.contains(pattern))
+    assert asked.height >= least
+    assert asked.filter(pl.col("relevance") > 0.1).height > 0
+
+
+def commonest_run(traces: list[str], words: int = 5) -> tuple[float, str]:
+    """Share of the traces that hold the most common run of five words, numbers masked; and that run."""
+    found: Counter[str] = Counter()
+    for trace in traces:
+        said = re.findall(r"[\w#']+", re.sub(r"\d[\d,.]*", "#", trace.lower()))
+        found.update({" ".join(said[i : i + words]) for i in range(len(said) - words + 1)})
+    run, count = found.most_common(1)[0]
+    return count / len(traces), run
+
+
+def test_no_phrase_stands_in_many_traces(both):
+    traces = both["trace"].to_list()
+    share, run = commonest_run(traces)
+    assert share <= 0.08, run
+    phrased = [f"{trace} Taken as a whole that is it." if i % 10 == 0 else trace for i, trace in enumerate(traces)]
+    assert commonest_run(phrased)[0] >= 0.1

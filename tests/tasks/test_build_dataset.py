@@ -8,9 +8,9 @@ import pytest
 
 from data_contracts.verdict import failures
 from tasks.build_dataset import STAGE, DatasetConfig, build_dataset, verify_dataset
-from tasks.core.errors import ConfigError
+from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, execute
-from tasks.recipes import signals
+from tasks.recipes import proofkit, signals
 
 CONFIG = DatasetConfig(source="nano", train_rows=60, heldout_rows=30)
 
@@ -85,3 +85,64 @@ def test_own_rows_are_split_by_the_seed_and_never_both(tmp_path):
     found = [(job.out / f"{name}.jsonl").read_text().splitlines() for name in ("train", "heldout")]
     assert [len(one) for one in found] == [40, 10]
     assert not set(found[0]) & set(found[1])
+
+
+def lines_of(rows: list[dict]) -> list[str]:
+    return [json.dumps(row) for row in rows]
+
+
+def in_row_4(**values):
+    return lambda rows: lines_of([*rows[:3], rows[3] | values, *rows[4:]])
+
+
+def without(rows: list[dict], column: str) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != column} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda rows: lines_of(without(rows, "headline")), r"headline +the column is missing; add it"),
+        (lambda rows: lines_of([*rows[:3], *without(rows[3:4], "headline"), *rows[4:]]), r"headline +empty .* 1 row, e\.g\. 4"),
+        (in_row_4(headline=None), r"headline +empty .*; fill it in, or drop the row +1 row, e\.g\. 4"),
+        (in_row_4(direction="up"), r"direction +type text, not Float64; .* 1 row, e\.g\. 4 \('up'\)"),
+        (in_row_4(direction="0.5"), r"direction +type text, not Float64; .* 1 row, e\.g\. 4 \('0\.5'\)"),
+        (in_row_4(direction=7.0), r"direction .* 1 row, e\.g\. 4 \(7\.0\)"),
+        (in_row_4(mood="glad"), r"mood +the column is not in the contract; .* 1 row, e\.g\. 4 \('glad'\)"),
+        (lambda rows: [*lines_of(rows[:3]), '{"headline": ', *lines_of(rows[4:])], r"rows\.jsonl:4: Expecting value"),
+        (in_row_4(headline=["a", "b"]), r"rows\.jsonl:4: headline: nested value"),
+    ],
+)  # fmt: skip
+def test_own_rows_that_break_the_contract_are_told_by_file_row_and_column(tmp_path, damage, said):
+    file = tmp_path / "rows.jsonl"
+    train, heldout = signals.build_rows("nano", 12, 3, 3)
+    file.write_text("\n".join(damage(train + heldout)) + "\n")
+    config = DatasetConfig(source="file", rows_file=str(file), train_rows=12, heldout_rows=3)
+    with pytest.raises(ContractError, match=said) as error:
+        build_dataset(config, Job("signals", tmp_path))
+    assert str(file) in str(error.value)
+    assert not (tmp_path / "train.jsonl").exists()
+
+
+def test_own_rows_of_a_recipe_with_tasks_are_told_too(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    train, heldout = proofkit.build_rows("nano", 12, 3, 3)
+    file.write_text("\n".join(lines_of(without(train + heldout, "task"))))
+    config = DatasetConfig(source="file", rows_file=str(file), train_rows=12, heldout_rows=3)
+    with pytest.raises(ContractError, match=r"15 of 15 rows of .*rows\.jsonl break(.|\n)* task +the column is missing"):
+        build_dataset(config, Job("proofkit", tmp_path))
+
+
+@pytest.mark.parametrize("recipe", [signals, proofkit])
+def test_a_broken_line_of_the_hand_written_rows_is_told_by_file_and_line(tmp_path, monkeypatch, recipe):
+    train, heldout = recipe.build_rows("gold", 5, 5, 1)
+    folder = tmp_path / "signals" / "examples"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("tasks.recipes.signals.CONTRACTS_FOLDER", tmp_path)
+    monkeypatch.setattr("tasks.recipes.proofkit.EXAMPLES", folder)
+    (folder / "gold.jsonl").write_text("\n".join(lines_of(train)))
+    (folder / "heldout.jsonl").write_text("\n".join(lines_of(heldout)))
+    assert sorted(map(str, recipe.build_rows("gold", 5, 5, 1)[0])) == sorted(map(str, train))
+    (folder / "heldout.jsonl").write_text("\n".join([*lines_of(heldout[:2]), '{"task": ', *lines_of(heldout[3:])]))
+    with pytest.raises(ContractError, match=r"heldout\.jsonl:3: Expecting value"):
+        recipe.build_rows("gold", 5, 5, 1)

@@ -19,8 +19,12 @@ from tests.fixtures.teaching import job_in, make_dataset, rows_of, user_text
 from tests.fixtures.tiny_chain import failed
 
 CONFIG = DistillConfig(limits="nano", min_accepted_fraction=0.5)
-BETTER = "The headline says rise, YES needs fall: clash. The chance of YES falls. " + "It is weighed with care. " * 5
-"""A trace in other words than the nano world's, of a length that its limits allow."""
+
+
+def better(row: dict) -> str:
+    """A trace in other words than the nano world's, of a length that its limits allow, which concludes what the row says."""
+    verb = "rises" if row["direction"] > 0 else "falls" if row["direction"] < 0 else "stays"
+    return f"The headline is set beside what YES needs. The chance of YES {verb}. {'It is weighed with care. ' * 5}"
 
 
 def answer(number: int, row: dict, text: str | None = None, **more) -> dict:
@@ -45,7 +49,7 @@ def system() -> str:
 
 
 def right(row: dict) -> str:
-    return signals.completion({**row, "trace": BETTER.strip() if row["relevance"] > 0.1 else row["trace"]})
+    return signals.completion({**row, "trace": better(row).strip() if row["relevance"] > 0.1 else row["trace"]})
 
 
 @pytest.fixture
@@ -90,14 +94,14 @@ def test_accepted_rows_carry_the_teacher_s_words_and_the_rest_of_the_row(tmp_pat
 def test_what_the_teacher_says_within_the_tolerance_becomes_the_row_s(tmp_path, dataset):
     number = signal_row(dataset)
     row = rows_of(dataset)[number - 1]
-    near = {**row, "novelty": round(row["novelty"] + 0.1, 2), "trace": BETTER.strip()}
+    near = {**row, "novelty": round(row["novelty"] + 0.1, 2), "trace": better(row).strip()}
     lines = answers_to(dataset, **{f"row{number}": {"text": signals.completion(near)}})
     execute(STAGE, CONFIG, job_with(tmp_path, dataset, lines))
     assert rows_of(tmp_path / "out")[number - 1]["novelty"] == near["novelty"]
 
 
 def says(row: dict, **changes) -> str:
-    return signals.completion({**row, "trace": BETTER.strip(), **changes})
+    return signals.completion({**row, "trace": better(row).strip(), **changes})
 
 
 CASES = {
@@ -106,16 +110,16 @@ CASES = {
     "disagrees with the label: information_type": lambda row: {"text": says(row, information_type="opinion")},
     "disagrees with the label: relevance": lambda row: {"text": says(row, relevance=0.05)},
     "disagrees with the label: error_code": lambda row: {
-        "text": f"<think>\n{BETTER.strip()}\n</think>\n\n"
+        "text": f"<think>\n{better(row).strip()}\n</think>\n\n"
         '{"error_code": "truncated", "error_message": "The headline is cut off."}'
     },
-    "unreadable: answer": lambda row: {"text": f"<think>\n{BETTER.strip()}\n</think>\n\nYES falls."},
+    "unreadable: answer": lambda row: {"text": f"<think>\n{better(row).strip()}\n</think>\n\nYES falls."},
     "unreadable: no closing": lambda row: {"text": says(row).partition("</think>\n\n")[2]},
     "empty: no answer, only": lambda row: {"text": says(row).split("</think>")[0]},
     "length": lambda row: {"text": says(row, trace="Too short to teach.")},
-    "row contract: trace": lambda row: {"text": says(row, trace=BETTER + '{"relevance": 0.9}')},
+    "row contract: trace": lambda row: {"text": says(row, trace=better(row) + '{"relevance": 0.9}')},
     "leaked marker": lambda row: {"text": "final" + says(row).partition("</think>\n\n")[2]},
-    "leaked marker: 'assistantfinal'": lambda row: {"text": says(row, trace="We think. assistantfinal " + BETTER)},
+    "leaked marker: 'assistantfinal'": lambda row: {"text": says(row, trace="We think. assistantfinal " + better(row))},
     "truncated": lambda row: {"text": says(row)[:60], "finish_reason": "length"},
     "empty": lambda row: {"text": "", "hidden_chars": 4000},
     "refusal": lambda row: {"text": "I'm sorry, but I can't help with that."},
@@ -194,7 +198,7 @@ def edit(path: Path, change) -> None:
         ("rejected", lambda _rows: [], "not exactly one accepted or one rejected"),
         ("rejected", lambda rows: [*rows, rows[0]], "not exactly one accepted or one rejected"),
         ("rejected", lambda rows: [{**rows[0], "reason": ""}], "rejected rows without a reason"),
-        ("train", lambda rows: [{**rows[0], "trace": f"{BETTER}assistantfinal"}, *rows[1:]], "leaked marker"),
+        ("train", lambda rows: [{**rows[0], "trace": f"{better(rows[0])}assistantfinal"}, *rows[1:]], "leaked marker"),
         ("train", lambda rows: [{**rows[0], "direction": 7.0}, *rows[1:]], "break the row contract"),
         ("train", lambda rows: [{**rows[0], "trace": "a </think> b"}, *rows[1:]], "does not read back"),
         ("train", lambda rows: [{**rows[0], "novelty": 0.123}, *rows[1:]], "second pass repeats byte for byte"),

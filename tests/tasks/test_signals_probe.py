@@ -12,6 +12,7 @@ from tasks.engines.scoring import measure_of
 from tasks.recipes import signals, signals_probe, signals_world
 
 ROWS = signals.build_rows("nano", 1, 120, 3)[1]
+MALFORMED = next(row for row in signals.build_rows("gold", 99, 1, 3)[0] if signals.malformed(row))
 
 
 def answers_of(rows, **changes):
@@ -19,6 +20,17 @@ def answers_of(rows, **changes):
     return [
         signals.parse_output(signals.completion({**row, **{k: f(row) for k, f in changes.items()}})) for row in rows
     ]
+
+
+@pytest.mark.parametrize("more", [" I hope this helps.", "\n{}", "\n\nOn second thought, relevance is 0.", "}", "```"])
+@pytest.mark.parametrize("row", [ROWS[0], MALFORMED], ids=["six fields", "error"])
+def test_text_after_the_json_makes_an_answer_unreadable(row, more):
+    """The program behind the model parses the whole answer: what it cannot read must not score."""
+    answer = signals.completion(row)
+    assert signals.parse_output(answer).answer == signals.parse_output(f"{answer}\n ").answer == signals.answer_of(row)
+    found = signals.parse_output(answer + more)
+    assert found.answer is None and found.problem
+    assert signals.score(row, found)["valid_json_fraction"] == 0
 
 
 def slope(rows, parsed):

@@ -148,6 +148,9 @@ BAD = {
         "<|channel|>analysis<|message|>We need. <trace>" + trace_of([{"content": "Headline: x"}]) + "</trace>"
     ),
     "no trace": Reply("The forecaster thinks of the forint first. It is weak."),
+    "contradiction": Reply(
+        f"<trace>{trace_of([{'content': 'Headline: z'}])} So YES {'falls' if SEEDS[3]['direction'] > 0 else 'rises'}.</trace>"
+    ),
     "row contract": Reply('<trace>{"relevance": 0.9} ' + trace_of([{"content": "Headline: y"}], 900) + "</trace>"),
 }
 

@@ -100,6 +100,44 @@ def test_broken_rows_are_told_in_one_table_and_written_with_their_reasons(tiny_b
     assert list(job.out.iterdir()) == []
 
 
+@pytest.fixture
+def corrections(tmp_path, monkeypatch):
+    """Writes one entry that drops the row with this trace, of the batch that both splits hold."""
+    monkeypatch.setattr("data_contracts.corrections.CONTRACTS_FOLDER", tmp_path / "contracts")
+    (tmp_path / "contracts" / "signals").mkdir(parents=True)
+
+    def write(row: dict, trace: str) -> None:
+        entry = {"source_batch": row["source_batch"], "match": {"headline": row["headline"], "trace": trace}}
+        entry |= {"action": "drop", "reason": "the label was wrong"}
+        path = tmp_path / "contracts" / "signals" / "corrections.yaml"
+        path.write_text(json.dumps({"corrections": [entry]}), "utf-8")
+
+    return write
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_correction_of_a_row_in_one_split_passes_though_its_batch_is_in_both(
+    tiny_base, splits, tmp_path, corrections, split
+):
+    row = splits[split == "heldout"][3]
+    assert all(row["source_batch"] in {one["source_batch"] for one in rows} for rows in splits)
+    corrections(row, row["trace"])
+    job = make_job(tmp_path, tiny_base, splits)
+    facts = validate_dataset(CONFIG, job)
+    counts = {"train": 192, "heldout": 120}
+    assert {name: facts[f"{name}_rows"] for name in counts} == counts | {split: counts[split] - 1}
+    left = [json.loads(line)["trace"] for line in (job.out / f"{split}.jsonl").read_text("utf-8").splitlines()]
+    assert left == [one["trace"] for one in splits[split == "heldout"] if one is not row]
+
+
+def test_a_correction_of_a_row_in_neither_split_fails_and_names_the_file(tiny_base, splits, tmp_path, corrections):
+    corrections(splits[0][3], "this trace was mended at its source")
+    job = make_job(tmp_path, tiny_base, splits)
+    with pytest.raises(ContractError, match=r"fits 0 rows .* in data_contracts/signals/corrections\.yaml"):
+        validate_dataset(CONFIG, job)
+    assert list(job.out.iterdir()) == []
+
+
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_an_empty_split_is_no_pass(tiny_base, splits, tmp_path, split):
     rows = {"train": splits[0], "heldout": splits[1]} | {split: []}

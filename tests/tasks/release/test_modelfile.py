@@ -220,7 +220,9 @@ def test_go_template_leaves_a_last_answer_open():
 
 def test_modelfile_says_what_the_contract_says():
     prompt = load_prompt("signals")
-    commands = read_modelfile(render_modelfile("gguf/m q8_0.gguf", CHATML, SPECIAL, 1536, prompt, DIGEST))
+    rendered = render_modelfile("gguf/m q8_0.gguf", CHATML, SPECIAL, 1536, prompt, DIGEST)
+    assert f"(digest {DIGEST})" in rendered, "whoever serves the file can tell which contract it was made for"
+    commands = read_modelfile(rendered)
     assert commands[0] == ("FROM", "./gguf/m q8_0.gguf")
     values = dict(commands)
     assert values["SYSTEM"] == prompt.system and values["num_ctx"] == "1536" and values["temperature"] == "0"
