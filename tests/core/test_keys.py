@@ -88,7 +88,7 @@ def test_prompt_words_and_limits_are_in_the_keys_of_the_stages_that_read_them():
     wanted |= {"limits.yaml": {"validate_dataset", "distill_rows"}, "gates.yaml": {"evaluate_model", "compare_models"}}
     wanted |= {"examples/reference.jsonl": {"evaluate_model", "compare_models"}}
     wanted |= {"examples/metamorphic.jsonl": {"evaluate_model", "compare_models"}}
-    wanted |= {"examples/heldout.jsonl": {"build_dataset", "compare_models"}}
+    wanted |= {"examples/heldout.jsonl": {"build_dataset", "evaluate_model", "compare_models"}}
     for file, readers in wanted.items():
         found = {
             name
