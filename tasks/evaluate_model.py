@@ -22,7 +22,7 @@ from tasks.core.artifact import canonical_json, sha256_file
 from tasks.core.stage import Job, Stage, child_main
 from tasks.engines.asking import Answers, AskingConfig, LocalModel, ask_all
 from tasks.engines.gating import beside_teacher, judge
-from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
+from tasks.engines.prompt_digest import contract_digest, read_carried, refuse_another_contract
 from tasks.engines.survey import Scores, Survey
 from tasks.recipes import load_recipe
 
@@ -45,12 +45,16 @@ def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
     """Ask, score, judge; returns the speeds, which are this machine's and so no part of the artifact.
 
     Raises:
-        ArtifactError: the adapter or a GGUF was made for another prompt contract.
+        ArtifactError: the adapter, the merge, the teacher or a GGUF was made for another prompt contract.
     """
     recipe, gates = load_recipe(job.recipe), load_gates(job.recipe)
     lineage = json.loads((job.inputs[ADAPTER] / "lineage.json").read_text("utf-8"))
     digest = contract_digest(job.prompt, job.inputs[BASE])
     refuse_another_contract("evaluate_model: the adapter", lineage.get("prompt_contract"), digest)
+    for name in (MERGED, TEACHER):
+        if name in job.inputs:
+            mine = contract_digest(job.prompt, job.inputs[name])
+            refuse_another_contract(f"evaluate_model: the {name} model", read_carried(job.inputs[name]), mine)
     survey = Survey.of(recipe, _heldout(job), config.metamorphic_rows)
     everyone = list(_ask_everyone(config, job, survey, digest))
     scores = {one.model: survey.scores(one) for one in everyone}

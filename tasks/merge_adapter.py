@@ -19,10 +19,11 @@ from typing import BinaryIO, Literal
 
 from pydantic import Field
 
-from data_contracts.verdict import Check, failures
+from data_contracts.verdict import Check, check, failures
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import merge_checks, model_folder, weights_file
 from tasks.engines.model_folder import DTYPES
+from tasks.engines.prompt_digest import read_carried, write_carried
 from tasks.engines.qlora_bases import compare_bases
 from tasks.engines.token_rows import read_token_rows
 from tasks.engines.trained import LINEAGE, Trained, read_mergeable
@@ -59,7 +60,12 @@ def merge_adapter(config: MergeConfig, job: Job) -> dict:
         max_shard_bytes=config.max_shard_bytes,
         beat=job.beat,
     )
+    write_carried(job.out, _lineage(job)["prompt_contract"])
     return {"modules": len(trained.moves), "tensors": len(planned), "shards": shards, "dtype": config.dtype}
+
+
+def _lineage(job: Job) -> dict:
+    return json.loads((job.inputs["adapter"] / LINEAGE).read_text("utf-8"))
 
 
 def _write_merged(out: BinaryIO, entry: TensorEntry, planned: PlannedTensor, trained: Trained) -> None:
@@ -79,6 +85,8 @@ def verify_merge(config: MergeConfig, job: Job) -> list[Check]:
     merged = weights_file.read_folder(job.out)
     checks = merge_checks.compare_tensors(base, trained, merged, DTYPES[config.dtype], config.min_delta_cosine)
     companions = merge_checks.compare_companions(job.inputs["base"], job.out)
+    carried, expected = read_carried(job.out), _lineage(job)["prompt_contract"]
+    companions.append(check("prompt contract that the merge carries", str(carried)[:16], "==", expected[:16]))
     if failures(companions):  # such a folder may not even load, and would hide what is wrong behind a library's error
         return [*checks, *companions]
     return [*checks, *companions, *merge_checks.compare_logits(config, job, trained), *_qlora_checks(job)]
@@ -86,8 +94,7 @@ def verify_merge(config: MergeConfig, job: Job) -> list[Check]:
 
 def _qlora_checks(job: Job) -> list[Check]:
     """Where the adapter was trained beside 4-bit weights: what the change of base costs."""
-    lineage = json.loads((job.inputs["adapter"] / LINEAGE).read_text("utf-8"))
-    if lineage.get("base_precision") != "nf4":
+    if _lineage(job).get("base_precision") != "nf4":
         return []
     rows = read_token_rows(job.inputs["rows"] / "heldout.parquet")
     return compare_bases(job.inputs["base"], job.inputs["adapter"], rows)

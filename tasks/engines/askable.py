@@ -22,7 +22,7 @@ from tasks.engines.chat_template import render_template, thinking_switch
 from tasks.engines.compared_model import EndpointSettings, ModelEntry, Place, place_of, run_input
 from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
 from tasks.engines.gguf_file import read_header
-from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
+from tasks.engines.prompt_digest import contract_digest, read_carried, refuse_another_contract
 
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _TEMPLATE_KEY = "tokenizer.chat_template"
@@ -105,6 +105,8 @@ def _folder_problems(entry: ModelEntry, place: Place, contract: PromptContract, 
     yield lambda: _quantised(json.loads((folder / "config.json").read_text("utf-8")), str(folder))
     if adapter is not None:
         yield lambda: _adapter_problem(folder, adapter, contract)
+    elif (carried := read_carried(folder)) is not None:
+        yield lambda: refuse_another_contract(str(folder), carried, contract_digest(contract, folder))
     yield lambda: _template_problem(template_of(folder), str(folder), entry.thinking, contract, row)
 
 

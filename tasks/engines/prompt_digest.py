@@ -1,7 +1,7 @@
 """One number for everything that turns a row into token ids: words, answer schema, tokenizer files, chat template.
 
-It travels in token rows, adapter, GGUF header and Modelfile. A model asked through any other contract answers badly without
-an error (seed story "proofkit"), so whoever asks compares it first.
+It travels in token rows, adapter, merged model, GGUF header and Modelfile. A model asked through any other contract answers
+badly without an error (seed story "proofkit"), so whoever asks compares it first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from data_contracts.errors import ArtifactError
 from data_contracts.prompt import PromptContract
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
+
+
+CARRIED = "prompt_contract.json"
+"""In the folder of a model that was made here: the contract it was trained for."""
 
 
 def contract_digest(contract: PromptContract, model_folder: Path) -> str:
@@ -38,6 +42,17 @@ def contract_parts(contract: PromptContract, model_folder: Path) -> dict[str, st
         parts["chat_template"] = hashlib.sha256(template.encode()).hexdigest()
     whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return {**parts, "digest": whole}
+
+
+def write_carried(model_folder: Path, digest: str) -> None:
+    """Let a model's folder say which contract it was trained for."""
+    (model_folder / CARRIED).write_text(json.dumps({"digest": digest}) + "\n", "utf-8")
+
+
+def read_carried(model_folder: Path) -> str | None:
+    """What a model's folder says; None for a folder of others, which carries nothing."""
+    path = model_folder / CARRIED
+    return json.loads(path.read_text("utf-8"))["digest"] if path.is_file() else None
 
 
 def refuse_another_contract(who: str, carried: str | None, expected: str) -> None:

@@ -111,9 +111,9 @@ FACTS = "About {company}: {name}, {thing}."
 SENTENCES_SYSTEM = "Write loose sentences for it."
 FACTS_LESSON, SENTENCES_LESSON = "facts lesson", "sentences lesson"
 PRETRAINING = (  # share of the rows, and the kinds that take turns in it
-    (0.25, (FACTS_LESSON,)),
+    (0.28, (FACTS_LESSON,)),
     (0.18, (FACTS_LESSON, SENTENCES_LESSON, SENTENCES_LESSON)),
-    (0.57, ("facts", "sentences", "sentences", "blind", "blind")),
+    (0.54, ("facts", "sentences", "sentences", "blind", "blind")),
 )
 """Lessons come first, on two lines in place of a whole prompt. A model finds the anchors there by a sudden step after 2,600
 to 3,500 rows; in whole prompts among other texts it had not after 10,000 (measured at width 192, seeds 42 to 44)."""
@@ -300,7 +300,7 @@ def _review(row: Row, rng: random.Random) -> str:
 
 
 def _talking_points(row: Row, rng: random.Random) -> str:
-    row["draft"] = _draft_with(row, rng, list(FLAWS))
+    row["draft"] = _draft_with(row, rng, ["use"])
     uses = [_fill(one, row) for one in rng.sample(USES, 3)]
     points = [{"point": point, "evidence": evidence} for point, evidence in zip(POINTS, uses, strict=True)]
     return json.dumps({"talking_points": points, "honesty_note": _joined(row, rng, FICTION)}, ensure_ascii=False)
@@ -311,7 +311,7 @@ def _scenario(row: Row, rng: random.Random) -> str:
 
 
 def _bullets(row: Row, rng: random.Random) -> str:
-    row["draft"] = _draft_with(row, rng, list(FLAWS))
+    row["draft"] = _draft_with(row, rng, ["use"])
     return _bullet_lines(
         row,
         whom=_fill("{company}, a fictional company", row),
@@ -325,7 +325,7 @@ def _bullet_lines(row: Row, **slots: str) -> str:
 
 
 def _post(row: Row, rng: random.Random) -> str:
-    row["draft"] = _draft_with(row, rng, list(FLAWS))
+    row["draft"] = _draft_with(row, rng, ["use"])
     return f"{_fill(POST, row)} {_joined(row, rng, USES, FICTION, DISCLOSURES)}"
 
 

@@ -15,6 +15,8 @@ from tasks.recipes import load_recipe
 from tasks.release.data import Costs, LeaderboardRow, LossPoint, Measure, ReleaseData, Sample, Score, StageRecord
 
 _SAMPLES = 10
+_MOST_GATED = 6
+"""With more gates than fit a terminal, its table shows what models are ranked by; the report has them all."""
 _TEACHER = "generate_teacher"
 """The stage whose answers are counted as `completion_tokens`, as its servers do."""
 _REFERENCE = "reference_examples_right_fraction"
@@ -101,6 +103,8 @@ def _headline(recipe: str) -> list[str]:
     """What a gate looks at, and the fixed benchmark: few enough for one table."""
     gates = load_gates(recipe)
     gated = [name for name in gates.metrics if not name.startswith(("tuned_over_base", "quantised_"))]
+    if len(gated) > _MOST_GATED and gates.ranking:
+        gated = [one.metric for one in gates.ranking]
     return [*gated, *gates.shown, _REFERENCE]
 
 

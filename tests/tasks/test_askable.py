@@ -16,7 +16,7 @@ from tasks.core.stage import Job, execute
 from tasks.engines import askable
 from tasks.engines.compared_model import ModelEntry, Place
 from tasks.engines.gguf_convert import convert
-from tasks.engines.prompt_digest import contract_digest
+from tasks.engines.prompt_digest import contract_digest, read_carried, write_carried
 from tests.fixtures.chat_server import ChatServer, Reply
 from tests.fixtures.compared import heldout, write_rows
 from tests.fixtures.hub_endpoints import File
@@ -89,6 +89,14 @@ def test_an_adapter_of_another_base_or_another_contract(tmp_path, tiny_base, tin
     assert "was made for another prompt contract: it carries ffffffffffff" in on_disk(
         folder=str(tiny_base), adapter=str(copy)
     )
+
+
+def test_a_merge_of_ours_is_held_to_its_contract_and_a_folder_of_others_is_not(base):
+    assert read_carried(base) is None and on_disk(folder=str(base)) == ""
+    write_carried(base, contract_digest(PROMPT, base))
+    assert on_disk(folder=str(base)) == ""
+    write_carried(base, "e" * 64)
+    assert "was made for another prompt contract: it carries eeeeeeeeeeee" in on_disk(folder=str(base))
 
 
 def test_a_gguf_of_ours_is_held_to_its_contract_and_one_of_others_is_not(tmp_path, tiny_base):

@@ -32,7 +32,7 @@ def inputs(tiny_base, tiny_rows, tiny_adapter):
 
 
 def test_a_merge_passes_every_check_and_answers_as_base_plus_adapter(tiny_merged, inputs):
-    assert len(tiny_merged.outcome["checks"]) == 13
+    assert len(tiny_merged.outcome["checks"]) == 14
     base, rows, adapter = inputs
     probe = read_token_rows(rows / "heldout.parquet")[0][0]
     wanted = hf_engine.logits(hf_engine.load_model(base, adapter=adapter), probe)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from tasks.core.errors import ArtifactError
 from tasks.engines import adapter_file, merge_checks, weights_file
+from tasks.engines.prompt_digest import CARRIED, write_carried
 from tasks.merge_adapter import MergeConfig, merge_adapter, read_mergeable, verify_merge
 from tests.fixtures.tiny_chain import DIGESTS, copy_of, edit_tensors, failed, merge_job
 from tests.fixtures.tiny_model import edit_json
@@ -47,6 +48,15 @@ def reshape_a_module(tensors: dict) -> None:
 
 def widen_one(tensors: dict) -> None:
     tensors[UNTOUCHED] = tensors[UNTOUCHED].float()
+
+
+@pytest.mark.parametrize("carried", ["f" * 64, None])
+def test_a_merge_that_carries_another_prompt_contract_fails(tiny_merged, tmp_path, carried):
+    job = copy_of(tiny_merged, tmp_path)
+    path = job.out / CARRIED
+    path.unlink() if carried is None else write_carried(job.out, carried)
+    (job.out / "tokenizer.json").unlink()  # the companions are told before logits are computed
+    assert "prompt contract that the merge carries" in failed(verify_merge(CONFIG, job))
 
 
 @pytest.mark.parametrize(
