@@ -1,7 +1,7 @@
 """The nano world of proofkit: short work samples in a small vocabulary, by which two tiny models can be taught and compared.
 
-A row is drawn as (name, odd thing, what happened), and a hash of those three decides for ever, whatever the seed, whether the
-combination is trained on or held out. So a held-out row asks for anchors that never stood together in training.
+A row is drawn around a name and an odd thing, and a hash of the two decides for ever, whatever the seed, whether the pair is
+trained on or held out. So a held-out row asks for anchors that never stood together in training.
 
 Four kinds of text come from the same grammar:
 - right rows (`nano_rows`): the answer takes up both anchors and keeps the house rules. The fine-tune learns these.

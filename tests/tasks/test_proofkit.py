@@ -15,7 +15,7 @@ from data_contracts.proofkit import house_rules
 from data_contracts.proofkit.house_rules import anchors_of
 from data_contracts.proofkit.rows import ROWS
 from tasks.core.errors import ConfigError, ContractError
-from tasks.recipes import RECIPES, load_recipe, proofkit, proofkit_probe
+from tasks.recipes import RECIPES, load_recipe, proofkit, proofkit_nano, proofkit_probe
 from tasks.recipes.proofkit_gates import PASS_METRIC, gate_scores, problems
 
 EXAMPLES = CONTRACTS_FOLDER / "proofkit" / "examples"
@@ -219,6 +219,25 @@ def test_nano_rows_fit_the_columns_of_their_task():
 def test_the_nano_base_is_made_of_prompts_of_this_contract():
     chats = list(proofkit.pretraining_rows(12, 42))
     assert len(chats) == 12 and all(chat[0]["role"] == "system" and answer for chat, answer in chats)
+
+
+def test_no_text_of_the_nano_base_holds_a_held_out_pair(monkeypatch):
+    """Else its students would be asked what their base has seen."""
+
+    def held_out_pairs() -> int:
+        texts = [f"{chat[-1]['content']} {answer}" for chat, answer in proofkit.pretraining_rows(700, 42)]
+        return sum(
+            proofkit_nano.is_held_out(f"{name}|{thing}")
+            for text in texts
+            for name in proofkit_nano.NAMES
+            for thing in proofkit_nano.THINGS
+            if f" {name} " in f"{text} " and thing in text
+        )
+
+    assert held_out_pairs() == 0
+    row = proofkit_nano._row
+    monkeypatch.setattr(proofkit_nano, "_row", lambda task, rng, held_out: row(task, rng, True))
+    assert held_out_pairs() > 100, "the search above sees nothing"
 
 
 def test_reference_rows_name_what_they_are_for_and_are_asked_of_every_model():
