@@ -73,12 +73,14 @@ def validate(
     recipe: Annotated[str, typer.Argument(help="The contract: a folder of data_contracts/, such as signals.")],
     data: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file.")],
     limits: Annotated[str, typer.Option(help="Profile of the recipe's limits.yaml: default, nano, ...")] = "default",
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of a model, whose tokens are counted too.")] = None,
+    max_length_tokens: Annotated[int, typer.Option(min=16, help="With --tokenizer: longest row, in tokens.")] = 2048,
 ) -> None:
     """Check rows against their contract, in seconds and without a server; exit code 0 only when everything passes."""
-    from data_contracts.validate import validate_file
     from data_contracts.verdict import Verdict
+    from flows.checking import check_file
 
-    found = validate_file(recipe, data, limits)
+    found = check_file(recipe, data, limits, tokenizer, max_length_tokens)
     print(found.table())
     if found.verdict is not Verdict.PASS:
         raise ContractError(found.sentence())

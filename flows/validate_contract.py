@@ -13,8 +13,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Failed, State
 from pydantic import Field
 
-from data_contracts.validate import Validation, validate_file
+from data_contracts.validate import Validation
 from data_contracts.verdict import Verdict
+from flows.checking import check_file
 from tasks.core.errors import PlumblineError, explain_os_error, redact
 from tasks.recipes import RECIPES
 from tasks.release.leaderboard import checks_markdown, markdown_table
@@ -24,7 +25,9 @@ _WORST_FIRST = (Verdict.FAIL, Verdict.CANNOT_TELL, Verdict.PASS)
 
 
 @flow(name="validate-contract", validate_parameters=True, log_prints=True)
-def validate_contract(recipe: Recipe, data: str, limits: str = "default") -> str | State:
+def validate_contract(
+    recipe: Recipe, data: str, limits: str = "default", tokenizer: str | None = None, max_length_tokens: int = 2048
+) -> str | State:
     """Check a file of rows against its data contract: every rule on every row, then the set as a whole.
 
     Takes seconds and trains nothing. What is broken is left as an artifact of the run; rejected rows with their reasons,
@@ -34,9 +37,11 @@ def validate_contract(recipe: Recipe, data: str, limits: str = "default") -> str
         recipe: What kind of rows these are: a folder of data_contracts/.
         data: Path of a .jsonl or .parquet file on the worker's machine, absolute or from the project's folder.
         limits: Section of data_contracts/<recipe>/limits.yaml that the set is held to, such as default or nano.
+        tokenizer: Folder of a model on the worker's machine, whose tokens are counted too; left out, no tokens are.
+        max_length_tokens: With a tokenizer: longest row, in tokens.
     """
     try:
-        found = validate_file(recipe, data, limits)
+        found = check_file(recipe, data, limits, tokenizer, max_length_tokens)
     except PlumblineError as error:
         return _failed(str(error))
     except OSError as error:

@@ -10,14 +10,17 @@ Verifies: row rules; set-level audit; no input in both splits; no row longer tha
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from pydantic import Field
 
 from data_contracts.context import count_labels
+from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ContractError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import chat, hf_engine
+from tasks.engines.plain_tokenizer import PlainTokenizer
 from tasks.engines.prompt_digest import contract_digest, contract_parts
 from tasks.engines.token_rows import CONTRACT_FILE, TokenRow, read_token_rows, write_token_rows
 from tasks.recipes import load_recipe
@@ -107,6 +110,17 @@ def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:
             f"validate_dataset: {len(bad)} of {len(checks)} checks on the set did not pass ({where}).\n{sentences}"
         )
     return checks
+
+
+def check_tokens(recipe: str, rows: list[dict], model_folder: Path, max_length_tokens: int) -> list[Check]:
+    """The same on rows of any file, by the tokenizer and chat template of a model folder; needs no torch.
+
+    Raises:
+        ConfigError: the folder holds no tokenizer or no chat template.
+    """
+    tokenizer, module, prompt = PlainTokenizer(model_folder), load_recipe(recipe), load_prompt(recipe)
+    ids = [chat.token_row(tokenizer, prompt, module, row) for row in rows]
+    return token_checks(ValidateConfig(max_length_tokens=max_length_tokens), tokenizer, module, rows, ids, "file's")
 
 
 def token_checks(

@@ -18,7 +18,7 @@ from data_contracts.errors import PlumblineError
 from data_contracts.prompt import PromptContract, load_prompt
 from tasks.engines import adapter_file, weights_file
 from tasks.engines.chat_endpoint import Answer, Ask, ChatEndpoint
-from tasks.engines.chat_template import render_template, thinking_switch
+from tasks.engines.chat_template import render_template, template_of, thinking_switch
 from tasks.engines.compared_model import EndpointSettings, ModelEntry, Place, place_of, run_input
 from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
 from tasks.engines.gguf_file import read_header
@@ -156,17 +156,6 @@ def _quantised(about: dict, where: str) -> str | None:
         f"{where} holds {method}-quantised weights, which are not loaded here. Give the 16-bit model, or serve it and give "
         "the endpoint."
     )
-
-
-def template_of(folder: Path) -> str | None:
-    """The chat template of a model folder; None when it has none."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text("utf-8")
-    template = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("chat_template")
-    if isinstance(template, list):  # several by name, as older tokenizers have them
-        template = next((one["template"] for one in template if one.get("name") == "default"), None)
-    return template
 
 
 def _template_problem(

@@ -6,9 +6,21 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import ArtifactError
+
+
+def template_of(folder: Path) -> str | None:
+    """The chat template of a model folder; None when it has none."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text("utf-8")
+    template = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("chat_template")
+    if isinstance(template, list):  # several by name, as older tokenizers have them
+        template = next((one["template"] for one in template if one.get("name") == "default"), None)
+    return template
 
 
 def render_template(template: str, **values: Any) -> str:

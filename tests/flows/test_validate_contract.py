@@ -139,6 +139,19 @@ def test_command_passes_without_torch_or_prefect(tmp_path):
     assert page.is_file() and str(page.relative_to(tmp_path)) in done.stdout
 
 
+def test_command_counts_tokens_of_a_named_model_without_torch(tmp_path, tiny_base):
+    asked = ("signals", str(GOLD), "--tokenizer", str(tiny_base), "--max-length-tokens")
+    done = run_command(*asked, "100000", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "file's rows longer than max_length_tokens" in done.stdout and "HEAVY []" in done.stdout
+    assert "max_length_tokens" in (tmp_path / "validation" / "gold.jsonl" / "report.html").read_text()
+    done = run_command(*asked, "100", cwd=tmp_path)
+    assert done.returncode == 1 and "1 of " in done.stderr and "checks on the set failed" in done.stderr
+    assert "Shorten the rows or raise" in done.stdout
+    done = run_command("signals", str(GOLD), "--tokenizer", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 1 and "lacks tokenizer.json" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_command_fails_with_the_table_and_no_traceback(broken, tmp_path):
     done = run_command("signals", str(broken), cwd=tmp_path)
     assert done.returncode == 1 and "2 rules broken in 2 rows" in done.stderr and "novelty" in done.stdout
