@@ -70,7 +70,7 @@ def comparison_of(finetune: FinetuneConfig) -> ComparisonConfig:
     models = [ModelEntry(name=part, run=finetune.name, part=part, role=roles.get(part)) for part in parts]
     shared = {name: getattr(finetune, name) for name in RunConfig.model_fields}
     folder = Path(finetune.publish.folder).parent / "comparison"
-    asking = finetune.evaluate.model_dump()
+    asking = finetune.evaluate.model_dump(include=set(CompareConfig.model_fields))
     compare = CompareConfig(models=models, rows_run=finetune.name, distance_to=ADAPTER, **asking)
     return ComparisonConfig(**shared, folder=str(folder), compare=compare)
 
