@@ -26,7 +26,9 @@ def make(folder: Path) -> None:
     model.save_pretrained(folder / "base")
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", init_lora_weights=False))
     model.save_pretrained(folder / "adapter")
-    (folder / "adapter" / "lineage.json").write_text(json.dumps({"base_digest": _BASE_DIGEST}), "utf-8")
+    (folder / "adapter" / "lineage.json").write_text(
+        json.dumps({"base_digest": _BASE_DIGEST, "prompt_contract": "p" * 64}), "utf-8"
+    )
 
 
 def plumbline(folder: Path) -> None:

@@ -69,8 +69,8 @@ def test_the_answer_to_another_row_is_rejected(tmp_path):
 @pytest.mark.parametrize("prefix", ["final", "final\n", "final\n\n"])
 def test_a_channel_s_name_before_an_answer_of_any_task_is_rejected(tmp_path, prefix):
     facts, rows, _, rejected = distilled(
-        tmp_path, lambda rows: [(prefix if i % 2 else "") + row["target"] for i, row in enumerate(rows)]
+        tmp_path, lambda rows: [(prefix if i >= TASKS else "") + row["target"] for i, row in enumerate(rows)]
     )
-    leaking = list(range(2, len(rows) + 1, 2))
+    leaking = list(range(TASKS + 1, len(rows) + 1))
     assert {rows[number - 1]["task"] for number in leaking} == set(house_rules.TASKS)
     assert [one["row"] for one in rejected] == leaking and facts["reasons"] == {"leaked marker": len(leaking)}

@@ -201,4 +201,4 @@ def make_large_pair(folder: Path, layers: int, width: int) -> None:
             out.write(weights_file.tensor_bytes(torch.rand(shape)))
     config = {"peft_type": "LORA", "lora_alpha": 1, "r": 1}
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "adapter" / "lineage.json").write_text(json.dumps({"base_digest": "b" * 64}))
+    (folder / "adapter" / "lineage.json").write_text(json.dumps({"base_digest": "b" * 64, "prompt_contract": "p" * 64}))

@@ -334,7 +334,8 @@ def test_the_demo_s_rows_keep_the_contract_too(nano) -> None:
 
 
 def test_a_phrase_of_its_own_length_for_one_readiness_is_seen(monkeypatch) -> None:
-    monkeypatch.setitem(proofkit_nano.POINTS_MET, 0, "Points met: there is not a single one.")
+    for points in (0, 1):  # both are "not ready"
+        monkeypatch.setitem(proofkit_nano.POINTS_MET, points, f"Points met: {points}, which is far too few of them.")
     train, _ = proofkit.build_rows("nano", 420, 210, 42)
     assert any(
         "of reasoning length with" in one for one in told(audit_rows(table(train), load_limits("proofkit", "nano")))
