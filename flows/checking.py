@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from data_contracts.corrections import Corrector
 from data_contracts.page import write_page
 from data_contracts.rows_file import read_rows
 from data_contracts.validate import Validation, validate_file
+from data_contracts.verdict import Check, check
 
 
 def check_file(
@@ -20,11 +22,20 @@ def check_file(
         ConfigError, ContractError: as `validate_file`; the folder holds no tokenizer.
     """
     found = validate_file(recipe, data, limits)
-    if not tokenizer or found.findings.n_rejected:  # a row that breaks its contract may not even render
-        return found
+    if tokenizer:
+        found = replace(found, audit=(*found.audit, *_token_checks(found, Path(tokenizer), max_length_tokens)))
+        write_page(found)
+    return found
+
+
+def _token_checks(found: Validation, model_folder: Path, max_length_tokens: int) -> list[Check]:
     from tasks.validate_dataset import check_tokens
 
-    rows = read_rows(found.path).to_dicts()
-    found = replace(found, audit=(*found.audit, *check_tokens(recipe, rows, Path(tokenizer), max_length_tokens)))
-    write_page(found)
-    return found
+    recipe = found.limits.recipe
+    if found.findings.n_rejected:
+        detail = f"{found.findings.n_rejected:,} rows break their contract, and such a row may not even render"
+        return [
+            check("token budget", None, "<=", max_length_tokens, unit="tokens", detail=detail, fix="Correct them first")
+        ]
+    rows = Corrector(recipe).apply(read_rows(found.path)).to_dicts()
+    return check_tokens(recipe, rows, model_folder, max_length_tokens)

@@ -28,29 +28,29 @@ from tasks.train_lora import TrainConfig
 from tasks.validate_dataset import ValidateConfig
 
 
-class TeacherConfig(Settings):
-    """The model that is fine-tuned first, and whose answers the student learns from."""
+class TunedConfig(Settings):
+    """A model that is fine-tuned here: where, from what, on which rows, and how it is merged."""
 
     hardware: str | None = None
     """Card that its training is meant for, an entry of configs/hardware.yaml: refused beforehand when it is too small."""
     base: BaseConfig
     validate_rows: ValidateConfig = ValidateConfig()
-    train: TrainConfig = TrainConfig()
     merge: MergeConfig = MergeConfig()
 
 
-class StudentConfig(Settings):
+class TeacherConfig(TunedConfig):
+    """The model that is fine-tuned first, and whose answers the student learns from."""
+
+    train: TrainConfig = TrainConfig()
+
+
+class StudentConfig(TunedConfig):
     """The small model, made twice from one base: from the built rows directly, and from the teacher's answers."""
 
-    hardware: str | None = None
-    """As the teacher's."""
-    base: BaseConfig
-    validate_rows: ValidateConfig = ValidateConfig()
     direct: TrainConfig = TrainConfig()
     """Training on the built rows."""
     distilled: TrainConfig = TrainConfig()
     """Training on the teacher's answers."""
-    merge: MergeConfig = MergeConfig()
     export: ExportConfig = ExportConfig()
 
 
@@ -73,7 +73,7 @@ class DistillConfig(ReleasingConfig):
     other; if they do not agree, the one that is better by the gates of each row beyond the noise; else the direct one."""
 
     @property
-    def blocks(self) -> list[tuple[str, TeacherConfig | StudentConfig, TrainConfig]]:
+    def blocks(self) -> list[tuple[str, TunedConfig, TrainConfig]]:
         """Every training: field, the block that it stands in, its settings."""
         teacher = [("teacher.train", self.teacher, self.teacher.train)] if self.teacher else []
         students = [(f"student.{name}", self.student, getattr(self.student, name)) for name in ("direct", "distilled")]

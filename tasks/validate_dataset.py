@@ -51,9 +51,8 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
 
     limits = load_limits(job.recipe, config.limits)
     paths = {split: job.inputs["dataset"] / f"{split}.jsonl" for split in SPLITS}
-    corrector = Corrector(
-        job.recipe
-    )  # one for both: a batch may lie in both splits, and the row meant is in one of them
+    # One for both: a batch may lie in both splits, and the row that an entry means is in one of them.
+    corrector = Corrector(job.recipe)
     corrected = {split: corrector.apply(read_rows(path)) for split, path in paths.items()}
     corrector.close()
     tables, frames = [], {}

@@ -12,7 +12,8 @@ import pytest
 
 from flows import memory
 from flows.config import FinetuneConfig, load_config, profile_path
-from flows.memory import refuse_too_small_a_card
+from flows.distill_config import DistillConfig
+from flows.memory import refuse_too_small_a_card, refuse_too_small_cards
 from tasks.core.artifact import hash_folder
 from tasks.core.errors import ConfigError
 from tasks.prepare_base import BaseConfig
@@ -100,3 +101,17 @@ def test_the_laptops_profiles_fit_on_their_card(monkeypatch, name):
     config: FinetuneConfig = load_config(profile_path(f"signals/{name}"))
     said = refuse_too_small_a_card(config.hardware, config.base, config.train, config.validate_rows.max_length_tokens)
     assert "(expected <= 8)" in said
+
+
+def test_every_training_of_a_distillation_is_held_to_its_card(known):
+    """The students are asked about one by one; a block that names no card and builds its base has nothing to say."""
+    nano = {"source": "nano"}
+    oss = {"base": OSS.model_dump(), "train": WITH_EXPERTS.model_dump(), "hardware": "h100"}
+    config = {"name": "x", "recipe": "proofkit", "teacher": oss, "student": {"base": nano}}
+    with pytest.raises(ConfigError, match=r"beside that of h100: 85\.49 GiB"):
+        list(refuse_too_small_cards(DistillConfig.model_validate(config)))
+    config["teacher"] = {"base": nano}
+    assert list(refuse_too_small_cards(DistillConfig.model_validate(config))) == []
+    config["student"] = {"base": nano, "hardware": "h100"}
+    said = list(refuse_too_small_cards(DistillConfig.model_validate(config)))
+    assert [one.partition(":")[0] for one in said] == ["student.direct", "student.distilled"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
+from data_contracts.verdict import check
 from flows import referee
 from tasks.recipes import proofkit
 
@@ -84,3 +87,51 @@ def finding(kind: str, *models: str) -> dict:
 )
 def test_only_what_the_panel_agrees_on_decides(board, student):
     assert referee.agreed(board, SERVED) == student
+
+
+@dataclass
+class Kept:
+    """A store that holds the evaluations and a board, in place of artifacts."""
+
+    folders: dict
+
+    def folder(self, name):
+        return self.folders[name]
+
+
+@pytest.fixture
+def asked(folders, tmp_path, monkeypatch):
+    """choose() over the two evaluations: (students whose gates pass, released, board) -> the student, what was told."""
+    told = []
+    monkeypatch.setattr(referee, "Store", lambda _: Kept({**folders, "board": tmp_path}))
+    monkeypatch.setattr(referee, "tell", told.append)
+
+    def ask(passing, released="best", board=None):
+        verdicts = {folders[name]: check("gates", name in passing, "==", True) for name in referee.STUDENTS}
+        monkeypatch.setattr(referee, "verdict_check", verdicts.get)
+        monkeypatch.setattr(referee, "read_board", lambda _: board or {"findings": []})
+        config = SimpleNamespace(
+            released=released, store="", recipe="proofkit", publish=SimpleNamespace(serve_quantization=SERVED)
+        )
+        return referee.choose(config, {name: name for name in referee.STUDENTS}, "board"), told[-1]
+
+    return ask
+
+
+def test_the_settings_go_before_everything(asked):
+    assert asked(("direct",), "distilled") == ("distilled", "released: distilled, as the settings say")
+
+
+def test_gates_go_before_the_panel_and_the_panel_before_the_rows(asked, folders):
+    panel = finding("above", "distilled/q8_0", "direct/q8_0")
+    assert asked(("direct",), board=panel)[0] == "direct"
+    spoil(folders["distilled"], 8)
+    student, why = asked(referee.STUDENTS, board=panel)
+    assert student == "distilled" and "every judge puts it above the other" in why
+    student, why = asked(referee.STUDENTS)
+    assert student == "direct" and "distilled minus direct" in why
+
+
+def test_where_no_student_passes_the_better_one_is_handed_to_publish_which_refuses(asked, folders):
+    spoil(folders["direct"], 8)
+    assert asked(())[0] == "distilled"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,8 +149,14 @@ def test_command_counts_tokens_of_a_named_model_without_torch(tmp_path, tiny_bas
     done = run_command(*asked, "100", cwd=tmp_path)
     assert done.returncode == 1 and "1 of " in done.stderr and "checks on the set failed" in done.stderr
     assert "Shorten the rows or raise" in done.stdout
-    done = run_command("signals", str(GOLD), "--tokenizer", str(tmp_path), cwd=tmp_path)
+    done = run_command("signals", str(GOLD), "--tokenizer", str(tmp_path), cwd=tmp_path)  # no model
     assert done.returncode == 1 and "lacks tokenizer.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_tokens_of_rows_that_break_their_contract_are_not_counted_and_that_is_said(broken, tmp_path, tiny_base):
+    done = run_command("signals", str(broken), "--tokenizer", str(tiny_base), cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search(r"cannot tell +token budget", done.stdout) and "may not even render" in done.stdout
 
 
 def test_command_fails_with_the_table_and_no_traceback(broken, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 
 from data_contracts.prompt import load_prompt
 from tasks.core.errors import ArtifactError
-from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
+from tasks.core.stage import Job
+from tasks.engines.prompt_digest import CARRIED, contract_digest, refuse_another_contract, write_carried
+from tasks.evaluate_model import EvaluateConfig, evaluate_model
 
 
 @pytest.fixture
@@ -101,3 +103,15 @@ def test_a_gguf_of_another_contract_is_not_evaluated(tmp_path):
         )
     found = ask(config, LocalModel("m", tmp_path / "m.gguf", contract, contract_digest="d" * 64), rows)
     assert found.texts == found.again and len(found.texts) == 1
+
+
+@pytest.mark.parametrize("name", ["merged", "teacher"])
+@pytest.mark.parametrize("carried", ["f" * 64, None])
+def test_a_merge_or_a_teacher_of_another_contract_is_not_evaluated(
+    tmp_path, tiny_base, tiny_adapter, tiny_merged, name, carried
+):
+    other = Path(shutil.copytree(tiny_merged.out, tmp_path / "other"))
+    write_carried(other, carried) if carried else (other / CARRIED).unlink()
+    inputs = {"base": tiny_base, "adapter": tiny_adapter.out, "merged": tiny_merged.out, name: other}
+    with pytest.raises(ArtifactError, match=f"the {name} model was made for another prompt contract: it carries"):
+        evaluate_model(EvaluateConfig(), Job("signals", tmp_path, inputs))
