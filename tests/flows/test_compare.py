@@ -12,7 +12,7 @@ import yaml
 
 from data_contracts.prompt import load_prompt
 from flows import comparison
-from flows.comparison import from_last_runs, load_comparison
+from flows.comparison import comparison_of, from_last_runs, load_comparison
 from flows.config import CONFIGS_FOLDER, load_config, profile_path, profiles
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError
@@ -81,6 +81,14 @@ def test_every_list_that_ships_is_valid_says_its_command_and_is_no_finetune_prof
         load_config(profile_path("signals/compare-thinking"))
     story = {(one.hub, one.thinking) for one in load_comparison("signals/compare-thinking").compare.models}
     assert {("Qwen/Qwen3-0.6B", True), ("Qwen/Qwen3-0.6B", False)} <= story and len(story) == 6
+
+
+def test_what_a_comparison_needs_is_in_the_set_that_its_command_installs(monkeypatch):
+    """`make compare` sets up the core alone, and says that this is what to run when something is missing."""
+    monkeypatch.setattr(comparison, "find_spec", lambda _: None)
+    needed = comparison._lacking(comparison_of(load_config(profile_path("signals/nano"))).compare)
+    core = (CONFIGS_FOLDER.parent / "deployments" / "stacks" / "core.txt").read_text()
+    assert len(needed) >= 2 and [name for name in needed if f"\n{name}==" not in core] == []
 
 
 def test_all_mistakes_of_a_list_are_told_at_once(shop):
