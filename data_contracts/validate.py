@@ -14,10 +14,11 @@ from typing import TypeVar
 import polars as pl
 
 from data_contracts.audit import SetTally, view_of
-from data_contracts.contract import RejectedRows, RowTally, check_batch, format_table
+from data_contracts.contract import RowTally, check_batch
 from data_contracts.corrections import Corrector
 from data_contracts.distributions import Distributions
 from data_contracts.errors import ConfigError
+from data_contracts.findings import RejectedRows, format_table
 from data_contracts.limits import Limits, load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.rows_file import RowBatch, known_file, read_rows, row_batches

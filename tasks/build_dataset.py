@@ -110,7 +110,8 @@ def _split_file(config: DatasetConfig, recipe: str) -> tuple[list[dict], list[di
 
 def _rows_of_file(path: Path, recipe: str) -> list[dict]:
     """Rows that keep their contract, in the order of the file: once they are shuffled, no row can be named by its line."""
-    from data_contracts.contract import check_rows, format_table
+    from data_contracts.contract import check_rows
+    from data_contracts.findings import format_table
     from data_contracts.limits import load_limits
     from data_contracts.rows_file import read_batch
 

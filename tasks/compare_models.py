@@ -128,7 +128,8 @@ def heldout_rows(config: CompareConfig, recipe: str, folders: Mapping[str, Path]
     if config.rows_run:
         lines = (folders[run_input(config.rows_run, "rows")] / "heldout.jsonl").read_text("utf-8").splitlines()
         return [json.loads(line) for line in lines][: config.max_rows]
-    from data_contracts.contract import check_rows, format_table
+    from data_contracts.contract import check_rows
+    from data_contracts.findings import format_table
     from data_contracts.limits import load_limits
     from data_contracts.rows_file import read_batch
 

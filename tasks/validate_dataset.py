@@ -44,8 +44,9 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
         ContractError: rows or the set break the contract; every rejected row is in rejected-<split>.jsonl with its reasons;
             or an entry of corrections.yaml does not fit exactly one row of both splits.
     """
-    from data_contracts.contract import check_rows, format_table, write_rejected
+    from data_contracts.contract import check_rows
     from data_contracts.corrections import Corrector
+    from data_contracts.findings import format_table, write_rejected
     from data_contracts.limits import load_limits
     from data_contracts.rows_file import read_rows
 

@@ -10,14 +10,13 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from tasks.core.child import Beat, silent
 from tasks.core.errors import ArtifactError
-from tasks.engines.chat_endpoint import LOADED, Answer, Ask, Source
+from tasks.engines.asks import LOADED, Answer, Ask, Source
 
 _LOCK_S = 60.0
 """Longest wait for another process on the same log: a killed one is gone in seconds."""
@@ -73,9 +72,7 @@ class AnswerLog:
 
     def add(self, ask: Ask, answer: Answer) -> None:
         """Write an answer down; it is on the disk when this returns."""
-        line = json.dumps(
-            {"asked": ask.digest, "model": ask.model, **asdict(answer)}
-        )  # ASCII: half a surrogate pair too
+        line = json.dumps({"asked": ask.digest, "model": ask.model, **vars(answer)})  # ASCII: half a surrogate pair too
         self._file.write(line.encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -15,8 +15,10 @@ from pydantic import Field, field_validator, model_validator
 from tasks.core.artifact import canonical_json
 from tasks.core.errors import ConfigError
 from tasks.core.stage import Settings
-from tasks.engines.chat_endpoint import ChatEndpoint, LocalChat, Source, local_identity, url_problem
+from tasks.engines.asks import Source
+from tasks.engines.chat_endpoint import ChatEndpoint, url_problem
 from tasks.engines.harmony import ChannelReader
+from tasks.engines.local_chat import LocalChat, local_identity
 from tasks.engines.teacher import API_KEY
 from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, interpreter_problem
 from tasks.engines.vllm_source import VllmSource

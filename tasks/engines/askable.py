@@ -17,7 +17,8 @@ from pathlib import Path
 from data_contracts.errors import PlumblineError
 from data_contracts.prompt import PromptContract, load_prompt
 from tasks.engines import adapter_file, weights_file
-from tasks.engines.chat_endpoint import Answer, Ask, ChatEndpoint
+from tasks.engines.asks import Answer, Ask
+from tasks.engines.chat_endpoint import ChatEndpoint
 from tasks.engines.chat_template import render_template, template_of, thinking_switch
 from tasks.engines.compared_model import EndpointSettings, ModelEntry, Place, place_of, run_input
 from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY

@@ -11,7 +11,7 @@ from tasks.core.child import Beat, silent
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.askable import client_of
 from tasks.engines.asking import Answers, AskingConfig
-from tasks.engines.chat_endpoint import Answer, Ask
+from tasks.engines.asks import Answer, Ask
 from tasks.engines.compared_model import ModelEntry
 
 

@@ -13,12 +13,13 @@ from tasks.core.stage import Job
 from tasks.engines import adapter_file, qlora_bases, weights_file
 from tasks.engines.asking import Answers, AskingConfig, LocalModel, ask_all
 from tasks.engines.asking_endpoint import ask_endpoint
-from tasks.engines.chat_endpoint import Answer, local_identity
+from tasks.engines.asks import Answer
 from tasks.engines.compared_model import MERGED, NF4, ModelEntry, place_of
 from tasks.engines.comparison import Asked
 from tasks.engines.distances import Distances
 from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
 from tasks.engines.gguf_file import read_header
+from tasks.engines.local_chat import local_identity
 from tasks.engines.prompt_digest import contract_digest
 from tasks.engines.survey import Survey
 from tasks.recipes import load_recipe

@@ -1,4 +1,4 @@
-"""Chats asked of a model: any OpenAI-compatible endpoint (vLLM, llama.cpp, Ollama, hosted), or a model on this disk.
+"""Chats asked of any OpenAI-compatible endpoint: vLLM, llama.cpp, Ollama, hosted.
 
 A request that fails in a way that may pass is sent again with patience; one that the server refuses is told at once.
 Keeping answers, so that none is asked for twice, is answer_log.py's part.
@@ -7,25 +7,20 @@ Keeping answers, so that none is asked for twice, is answer_log.py's part.
 from __future__ import annotations
 
 import email.utils
-import hashlib
 import json
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
-from functools import cached_property
 from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
 
-from tasks.core.artifact import canonical_json, hash_folder, sha256_file
 from tasks.core.errors import ConfigError, TransientError, redact
+from tasks.engines.asks import Answer, Ask
 from tasks.engines.chat_template import thinking_switch
 
 LONGEST_WAIT_S = 300.0
@@ -39,95 +34,6 @@ _SHOWN_CHARS = 300
 _MAY_PASS = (408, 409, 425, 429)
 """Statuses below 500 that another try may change, as the openai client has them."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-_UNABLE = (
-    r"(?:can(?:no|['’])?t|cannot|won['’]t|will not|am (?:not able|unable) to|['’]m (?:not able|unable) to|must decline)"
-)
-_DEEDS = (
-    r"(?:help|assist|comply|provide|write|create|generate|produce|fulfil|complete|continue|answer|do (?:that|this))"
-)
-_REFUSAL = re.compile(
-    rf"^\W*(?:(?:I['’]m|I am) sorry\b|Sorry,|As an AI\b|I {_UNABLE}(?: to)? {_DEEDS}\b|I['’]m (?:not able|unable) to {_DEEDS}\b)",
-    re.IGNORECASE,
-)
-"""How refusals open. A trace may well say "I cannot tell": what is refused must be a deed."""
-_OWN_THOUGHTS = re.compile(r"^(?:\s*<think(?:ing)?>|(?!.*<think(?:ing)?>)).*?</think(?:ing)?>", re.DOTALL)
-"""A block of thoughts in front; where the model's template opened it, only its end is in the answer."""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One prompt as it is sent. All of it shapes the answer, so all of it is in `digest`."""
-
-    where: str
-    """Base URL, or the digest of a local model's files."""
-    model: str
-    messages: tuple[dict[str, str], ...]
-    max_tokens: int
-    temperature: float | None = None
-    """None leaves it to the server."""
-    thinking: bool | None = None
-    """As in chat_template.thinking_switch; None leaves it to the model's template."""
-    response_format: dict | None = None
-    """What the server is told to hold its answer to, as it is sent; None asks for plain text. A local model ignores it."""
-    seed: int | None = None
-    """What a sampled answer is drawn with; None where nothing is drawn, or the server chooses."""
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of model, prompt and sampling settings."""
-        parts = asdict(self)
-        for name in ("thinking", "response_format", "seed"):
-            if parts[name] is None:  # logs of answers without one stay good
-                del parts[name]
-        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer as it came, good or bad."""
-
-    text: str
-    finish_reason: str
-    """As the server has it: "stop", "length", "content_filter", ..."""
-    refusal: str = ""
-    """What the server says of a refusal, where it tells one apart."""
-    hidden_chars: int = 0
-    """Characters of reasoning that came in a channel of their own."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    token_ids: tuple[int, ...] = ()
-    """The generated tokens without the one that ended them; empty where the server gives text only."""
-    thoughts: str = ""
-    """The hidden reasoning, where the server shows it."""
-
-    @property
-    def said(self) -> str:
-        """The text without a block of the model's own thoughts in front."""
-        return _OWN_THOUGHTS.sub("", self.text, count=1).strip()
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing can be made of it, as `kind: detail`; empty when something may."""
-        if self.finish_reason == "length":
-            return f"truncated: cut off after {self.completion_tokens or 'all allowed'} tokens, before it was finished"
-        if self.refusal or self.finish_reason == "content_filter":
-            return f"refusal: {self.refusal[:120] or 'the content filter held the answer back'}"
-        if not self.said:
-            thought = self.hidden_chars or len(self.text.strip())
-            return f"empty: no answer{f', only {thought:,} characters of hidden reasoning' if thought else ''}"
-        return f"refusal: {self.said[:120]!r}" if _REFUSAL.search(self.said) else ""
-
-
-LOADED = "loaded_s"
-"""Among the numbers of `alive`: the model is ready now, so many seconds after its start; speed is counted from here."""
-
-
-class Source(Protocol):
-    """Whatever answers chats."""
-
-    def answers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
-        """Each answer as it comes, in any order; `alive` is called with numbers while none comes."""
 
 
 class _Again(Exception):
@@ -293,70 +199,6 @@ class ChatEndpoint:
         return " ".join(redact(text).split())[:_SHOWN_CHARS]
 
 
-class LocalChat:
-    """A GGUF file, or a folder that transformers loads, answering greedily; use it in a `with` block."""
-
-    def __init__(self, path: Path, batch_rows: int = 8) -> None:
-        self.path, self._batch_rows = path, batch_rows
-
-    def __enter__(self) -> LocalChat:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The model goes with the iteration that loaded it."""
-
-    def answers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
-        """Batch by batch, so that a crash loses one batch.
-
-        Raises:
-            ArtifactError: the model cannot be loaded, or a prompt does not fit its context.
-        """
-        if not asks:
-            return
-        ask_gguf = self.path.suffix == ".gguf"
-        yield from (self._ask_llama if ask_gguf else self._ask_transformers)(asks, alive)
-
-    def _ask_llama(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
-        from tasks.engines.llama_engine import LlamaEngine
-
-        with LlamaEngine(self.path) as engine:
-            for batch in _batches(asks, self._batch_rows):
-                prompts = [
-                    engine.tokenize(engine.render_chat(list(ask.messages), thinking=ask.thinking)) for ask in batch
-                ]
-                made = engine.generate(prompts, batch[0].max_tokens, progress=lambda _d, _t, numbers: alive(numbers))
-                yield from _as_answers(batch, prompts, made)
-
-    def _ask_transformers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
-        from tasks.core.math_kernels import settle_math_kernels
-        from tasks.engines import chat, hf_engine
-
-        settle_math_kernels()
-        with hf_engine.quiet():
-            tokenizer = hf_engine.load_tokenizer(self.path)
-            dtype = "float32" if hf_engine.best_device() == "cpu" else "bfloat16"
-            model = hf_engine.load_model(self.path, dtype)
-        stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-        for batch in _batches(asks, self._batch_rows):
-            rendered = [
-                tokenizer.apply_chat_template(
-                    list(ask.messages), tokenize=False, add_generation_prompt=True, **thinking_switch(ask.thinking)
-                )
-                for ask in batch
-            ]
-            prompts = [chat.text_ids(tokenizer, text) for text in rendered]
-            made = hf_engine.generate(model, tokenizer, prompts, batch[0].max_tokens, stops)
-            alive({})
-            yield from _as_answers(batch, prompts, made)
-
-
-def local_identity(path: Path) -> str:
-    """sha256 of what a local model is made of: another file under the same name is another teacher."""
-    return (
-        sha256_file(path) if path.is_file() else hashlib.sha256(canonical_json(hash_folder(path)).encode()).hexdigest()
-    )
-
-
 def url_problem(url: str) -> str:
     """What is wrong with a base URL, without repeating it: it may hold a password; empty when nothing is."""
     parts = urlsplit(url)
@@ -365,25 +207,6 @@ def url_problem(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "is not an address such as http://127.0.0.1:8000/v1"
     return ""
-
-
-def _batches(asks: Sequence[Ask], rows: int) -> Iterator[list[Ask]]:
-    """Runs of asks with the same limit, in order."""
-    batch: list[Ask] = []
-    for ask in asks:
-        if batch and (len(batch) == rows or ask.max_tokens != batch[0].max_tokens):
-            yield batch
-            batch = []
-        batch.append(ask)
-    if batch:
-        yield batch
-
-
-def _as_answers(batch: list[Ask], prompts: list[list[int]], made: list) -> Iterator[tuple[Ask, Answer]]:
-    for ask, prompt, one in zip(batch, prompts, made, strict=True):
-        reason = "length" if one.stopped == "length" else "stop"
-        counts = {"prompt_tokens": len(prompt), "completion_tokens": len(one.ids)}
-        yield ask, Answer(one.text, reason, **counts, token_ids=tuple(one.ids))
 
 
 def _error_of(future: Future) -> BaseException | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from data_contracts import markers
-from tasks.engines.chat_endpoint import Answer
+from tasks.engines.asks import Answer
 
 _CHANNEL_NAMES = re.compile(f"{markers.RAW_MARKERS}|{markers.STRIPPED_MARKERS}")
 _ANY = re.compile(markers.ANY_MARKER)

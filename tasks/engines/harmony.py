@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.engines.chat_endpoint import Answer
+from tasks.engines.asks import Answer
 
 FINAL, THOUGHTS = "final", ("analysis", "commentary")
 MARKS = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")

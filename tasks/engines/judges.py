@@ -23,7 +23,9 @@ from tasks.core.child import Beat, silent
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.core.stage import Settings
 from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.chat_endpoint import Answer, Ask, ChatEndpoint, LocalChat, Source, local_identity, url_problem
+from tasks.engines.asks import Answer, Ask, Source
+from tasks.engines.chat_endpoint import ChatEndpoint, url_problem
+from tasks.engines.local_chat import LocalChat, local_identity
 
 API_KEY = "PLUMBLINE_JUDGE_API_KEY"
 """The environment variable with a judge's key, unless its settings name another."""

@@ -22,8 +22,8 @@ from tasks.core.errors import TransientError
 from tasks.engines.agreement import bias_check, first_share_check, rank_correlation_within, swap_check
 from tasks.engines.answer_log import AnswerLog
 from tasks.engines.answer_table import AnswerTable, gate_results, gate_share, warnings_of
+from tasks.engines.asks import Answer
 from tasks.engines.board import JudgeRecord, board_of
-from tasks.engines.chat_endpoint import Answer
 from tasks.engines.judges import Heard, Identity, JudgeSettings, Question, ask_digest, ask_judge, shuffled
 from tasks.engines.panel import Limits, Panel
 from tasks.engines.verdicts import BETTER, FIRST, SECOND, Questions, pair_schema, read_comparison, read_verdict

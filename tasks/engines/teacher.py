@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.core.errors import ConfigError
 from tasks.core.stage import Settings
-from tasks.engines.chat_endpoint import ChatEndpoint, LocalChat, url_problem
+from tasks.engines.chat_endpoint import ChatEndpoint, url_problem
+from tasks.engines.local_chat import LocalChat
 
 API_KEY = "PLUMBLINE_TEACHER_API_KEY"
 """The environment variable with the teacher's key: the only place for it. An endpoint without keys needs none."""

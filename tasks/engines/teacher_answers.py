@@ -11,7 +11,7 @@ from tasks.core.artifact import canonical_json
 from tasks.core.child import Beat
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.answering import Answerer, AnsweringConfig
-from tasks.engines.chat_endpoint import Answer, Ask
+from tasks.engines.asks import Answer, Ask
 from tasks.engines.contamination import needs_more_room, reason_against
 from tasks.engines.harmony import ChannelReader
 

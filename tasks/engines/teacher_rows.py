@@ -14,8 +14,9 @@ from tasks.core.artifact import write_whole
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job
 from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.chat_endpoint import Answer, Ask, Source, local_identity
+from tasks.engines.asks import Answer, Ask, Source
 from tasks.engines.json_lines import as_lines, read_lines
+from tasks.engines.local_chat import local_identity
 from tasks.engines.row_rules import broken_rules
 from tasks.engines.teacher import TeacherSettings
 from tasks.recipes import load_recipe
@@ -108,7 +109,8 @@ def _read_seeds(teacher: TeacherSettings, job: Job, limits: Limits, own: list[di
     """
     import polars as pl
 
-    from data_contracts.contract import check_rows, format_table
+    from data_contracts.contract import check_rows
+    from data_contracts.findings import format_table
     from data_contracts.rows_file import read_rows
 
     path = Path(teacher.seeds_file) if teacher.seeds_file else load_recipe(job.recipe).teacher_seeds()

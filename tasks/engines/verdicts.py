@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from data_contracts import markers
 from data_contracts.rubric import REASON, Rubric
-from tasks.engines.chat_endpoint import Answer
+from tasks.engines.asks import Answer
 
 FIRST, SECOND, SAME = "first", "second", "equal"
 """What a judge may say of two answers."""

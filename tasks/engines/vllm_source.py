@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tasks.core.child import environment
 from tasks.core.errors import ChildError, redact
-from tasks.engines.chat_endpoint import LOADED, Answer, Ask
+from tasks.engines.asks import LOADED, Answer, Ask
 from tasks.engines.prompt_ids import Prompts
 from tasks.engines.vllm_settings import VllmSettings, vllm_interpreter
 from tasks.engines.weights_file import read_folder

@@ -5,6 +5,8 @@ python tests/benchmarks/teacher.py MODEL_FOLDER --rows 100 --rounds 3
 
 Prompts are those of signals' nano world, other rows in each round, so that no cache of an earlier round answers. Loading and a
 first batch are left out. Stage and bare vLLM take turns, each in a process of its own; the median ratio of their turns counts.
+Bare vLLM is one call over all prompts, results kept in memory: LLM.chat does the stage's work, from messages to texts; the
+LLM.generate of ids that were rendered beforehand is the engine alone.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from data_contracts.prompt import load_prompt
 from tasks.core.child import environment
 from tasks.engines import hf_engine
 from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.chat_endpoint import Ask
+from tasks.engines.asks import Ask
 from tasks.engines.prompt_ids import Prompts
 from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, vllm_interpreter
 from tasks.engines.vllm_source import VllmSource, placed
@@ -71,15 +73,16 @@ class Stage:
 
 
 class Raw:
-    """Bare vLLM in its interpreter."""
+    """Bare vLLM in its interpreter; an engine for each way of asking, so that none answers from the other's cache."""
 
-    def __init__(self, process: subprocess.Popen, prompts: Prompts) -> None:
-        self.process, self.prompts = process, prompts
+    def __init__(self, process: subprocess.Popen, prompts: Prompts, chat: bool) -> None:
+        self.process, self.prompts, self.chat = process, prompts, chat
 
     def run(self, asks: list[Ask]) -> tuple[float, float, int]:
+        """Numbers as of Stage.run: LLM.chat from messages to texts, or LLM.generate from ids to ids."""
         for ask in asks:
-            ids, _ = self.prompts.render(ask.messages)
-            self._send({"id": 0, "ids": ids, "max_tokens": ask.max_tokens, "temperature": 0.0})
+            prompt = {"messages": ask.messages} if self.chat else {"ids": self.prompts.render(ask.messages)[0]}
+            self._send({"id": 0, **prompt, "max_tokens": ask.max_tokens, "temperature": 0.0})
         self._send({"end": True})
         found = json.loads(self.process.stdout.readline())
         return found["seconds"], found["cpu_s"], found["tokens"]
@@ -90,7 +93,7 @@ class Raw:
 
 
 @contextmanager
-def raw(folder: Path) -> Iterator[Raw]:
+def raw(folder: Path, *, chat: bool) -> Iterator[Raw]:
     """Bare vLLM, loaded."""
     prompts = Prompts.of(folder)
     process = subprocess.Popen(
@@ -101,7 +104,7 @@ def raw(folder: Path) -> Iterator[Raw]:
         text=True,
         env=environment() | placed(0, 1, 1),
     )
-    one = Raw(process, prompts)
+    one = Raw(process, prompts, chat)
     one._send({"model": str(folder.resolve()), "engine": VllmSettings().arguments(), "stop_ids": prompts.stop_ids})
     json.loads(process.stdout.readline())
     try:
@@ -112,28 +115,38 @@ def raw(folder: Path) -> Iterator[Raw]:
 
 
 def bench_stage(folder: Path, rows: int, rounds: int, logs: Path) -> list[str]:
-    """Stage and bare vLLM in turns."""
-    found = {"stage": [], "raw": []}
-    with VllmSource(folder, VllmSettings(), DEFAULT_PYTHON, logs) as source, raw(folder) as bare:
-        stage = Stage(source, logs)
-        for runner in (stage, bare):
-            runner.run(asks_of(-1, 16))
+    """Stage and bare vLLM in turns, each time in another order."""
+    found: dict[str, list[tuple[float, float, int]]] = {"stage": [], "LLM.chat": [], "LLM.generate": []}
+    with (
+        VllmSource(folder, VllmSettings(), DEFAULT_PYTHON, logs) as source,
+        raw(folder, chat=True) as chat,
+        raw(folder, chat=False) as generate,
+    ):
+        runners = list(zip(found, (Stage(source, logs).run, chat.run, generate.run), strict=True))
+        for _, run in runners:
+            run(asks_of(-1, 16))
         for number in range(rounds):
-            turn = [("stage", stage), ("raw", bare)]
-            for name, runner in turn if number % 2 else turn[::-1]:
-                found[name].append(runner.run(asks_of(number, rows)))
-    assert [one[2] for one in found["stage"]] == [one[2] for one in found["raw"]], "not the same answers"
-    lines = []
-    for what, column in (("", 0), (", processor time", 1)):
-        ratios = [ours[column] / theirs[column] for ours, theirs in zip(found["stage"], found["raw"], strict=True)]
-        ours, theirs = (statistics.median(one[2] / one[column] for one in found[name]) for name in ("stage", "raw"))
-        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-        lines.append(
-            f"| teacher under vLLM{what}, {rows} prompts | {ours:,.0f} tokens/s | bare LLM.generate: {theirs:,.0f} tokens/s | "
-            f"{statistics.median(ratios):.3f} ({spread} in {rounds} turns) |"
-        )
+            first = number % len(runners)
+            for name, run in (*runners[first:], *runners[:first]):
+                found[name].append(run(asks_of(number, rows)))
     print(json.dumps(found), file=sys.stderr)
-    return lines
+    tokens = {name: [one[2] for one in turns] for name, turns in found.items()}
+    assert tokens["stage"] == tokens["LLM.chat"] == tokens["LLM.generate"], f"not the same answers: {tokens}"
+    return [
+        _ratio_line(rows, name, found, what, column)
+        for name in ("LLM.chat", "LLM.generate")
+        for what, column in (("", 0), (", processor time", 1))
+    ]
+
+
+def _ratio_line(rows: int, name: str, found: dict, what: str, column: int) -> str:
+    ratios = [ours[column] / theirs[column] for ours, theirs in zip(found["stage"], found[name], strict=True)]
+    ours, theirs = (statistics.median(one[2] / one[column] for one in found[who]) for who in ("stage", name))
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+    return (
+        f"| teacher under vLLM{what}, {rows} prompts | {ours:,.0f} tokens/s | bare {name}: {theirs:,.0f} tokens/s | "
+        f"{statistics.median(ratios):.3f} ({spread} in {len(ratios)} turns) |"
+    )
 
 
 def bench_transformers(folder: Path, rows: int, logs: Path) -> list[str]:

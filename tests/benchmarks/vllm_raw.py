@@ -1,7 +1,8 @@
-"""vLLM as its manual uses it, to measure the stage against: `LLM.generate` over whole batches, results kept in memory.
+"""vLLM as its manual uses it, to measure the stage against: whole batches in one call, results kept in memory.
 
-Run by vLLM's interpreter. Standard input as for tasks/engines/vllm_worker.py; standard output: {"ready"}, then for each batch
-{"seconds", "tokens", "cpu_s"} of the call of generate alone.
+Run by vLLM's interpreter. Standard input as for tasks/engines/vllm_worker.py, but that a prompt may hold "messages" in place of
+"ids"; standard output: {"ready"}, then for each batch {"seconds", "tokens", "cpu_s"} of one call alone: LLM.chat, from messages
+to texts, or LLM.generate, from ids to ids.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def main() -> None:
     head = json.loads(sys.stdin.readline())
     from vllm import LLM
 
-    llm = LLM(**engine_arguments(head))
+    llm = LLM(**engine_arguments(head) | {"skip_tokenizer_init": False})
     print(json.dumps({"ready": True}), file=out, flush=True)
     batch: list[dict] = []
     for line in sys.stdin:
@@ -32,14 +33,21 @@ def main() -> None:
         if not value.get("end"):
             batch.append(value)
             continue
-        params = [sampling(ask, head["stop_ids"]) for ask in batch]
-        prompts = [{"prompt_token_ids": ask["ids"]} for ask in batch]
-        started, cpu = time.perf_counter(), time.process_time()
-        made = llm.generate(prompts, params, use_tqdm=False)
-        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        tokens = sum(len(one.outputs[0].token_ids) for one in made)
-        print(json.dumps({"seconds": seconds, "tokens": tokens, "cpu_s": cpu}), file=out, flush=True)
+        print(json.dumps(timed(llm, batch, head["stop_ids"])), file=out, flush=True)
         batch = []
+
+
+def timed(llm, batch: list[dict], stop_ids: list[int]) -> dict:
+    """Answer one batch in one call of vLLM."""
+    params = [sampling(ask, stop_ids) for ask in batch]
+    chats = [ask["messages"] for ask in batch if "messages" in ask]
+    for one in params:
+        one.detokenize = bool(chats)
+    prompts = [{"prompt_token_ids": ask["ids"]} for ask in batch if "ids" in ask]
+    started, cpu = time.perf_counter(), time.process_time()
+    made = llm.chat(chats, params, use_tqdm=False) if chats else llm.generate(prompts, params, use_tqdm=False)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return {"seconds": seconds, "tokens": sum(len(one.outputs[0].token_ids) for one in made), "cpu_s": cpu}
 
 
 if __name__ == "__main__":

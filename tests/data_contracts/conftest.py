@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from data_contracts.contract import read_rows
 from data_contracts.limits import Limits, load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.rows_file import read_rows
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 
 from data_contracts.audit import audit_rows
 from data_contracts.consistency import trace_agrees
-from data_contracts.contract import read_rows
 from data_contracts.coverage import coverage, spread_of_labels
 from data_contracts.limits import load_limits
+from data_contracts.rows_file import read_rows
 from data_contracts.signals.conclusions import concluded
 from data_contracts.signals.rows import audited
 from data_contracts.verdict import Verdict, failures, overall

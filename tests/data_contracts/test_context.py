@@ -10,9 +10,10 @@ import pytest
 
 from data_contracts import context
 from data_contracts.audit import audit_rows
-from data_contracts.contract import check_rows, read_rows
+from data_contracts.contract import check_rows
 from data_contracts.errors import ContractError
 from data_contracts.prompt import load_prompt
+from data_contracts.rows_file import read_rows
 from data_contracts.validate import validate_file
 from data_contracts.verdict import Verdict
 

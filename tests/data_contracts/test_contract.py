@@ -5,7 +5,8 @@ import json
 import polars as pl
 import pytest
 
-from data_contracts.contract import RejectedRows, RowTally, check_batch, check_rows, format_table, write_rejected
+from data_contracts.contract import RowTally, check_batch, check_rows
+from data_contracts.findings import RejectedRows, format_table, write_rejected
 from data_contracts.verdict import Verdict
 
 GOLDEN = """\
@@ -209,7 +210,7 @@ def test_a_cell_of_text_among_numbers_is_the_only_one_told(gold, small):
 
 
 def test_malformed_rows_keep_the_contract_without_an_answer(examples, small):
-    from data_contracts.contract import read_rows
+    from data_contracts.rows_file import read_rows
 
     rows = read_rows(examples / "gold.jsonl").filter(pl.col("error_code").is_not_null())
     assert rows.height >= 8

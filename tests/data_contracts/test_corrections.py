@@ -3,8 +3,7 @@
 import pytest
 import yaml
 
-from data_contracts.contract import apply_corrections
-from data_contracts.corrections import Corrector, load_corrections
+from data_contracts.corrections import Corrector, apply_corrections, load_corrections
 from data_contracts.errors import ConfigError, ContractError
 
 

@@ -5,10 +5,10 @@ import pytest
 
 from data_contracts import audit
 from data_contracts.audit import FAMILIES, SetTally, audit_rows, view_of
-from data_contracts.contract import read_rows
 from data_contracts.errors import ConfigError
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits, limits_model, load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.rows_file import read_rows
 from data_contracts.yaml_model import read_yaml
 
 RECIPES = {"signals": AssessmentLimits, "proofkit": WritingLimits}

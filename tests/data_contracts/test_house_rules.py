@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from data_contracts import anchoring, prose
-from data_contracts.contract import read_rows
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.proofkit import house_rules
 from data_contracts.proofkit.output import SCHEMAS
+from data_contracts.rows_file import read_rows
 
 EXAMPLES = CONTRACTS_FOLDER / "proofkit" / "examples"
 CASES = read_rows(EXAMPLES / "gates.jsonl").to_dicts()

@@ -9,8 +9,10 @@ from collections import Counter
 import polars as pl
 import pytest
 
-from data_contracts.contract import check_rows, format_table, read_rows
+from data_contracts.contract import check_rows
 from data_contracts.errors import ContractError
+from data_contracts.findings import format_table
+from data_contracts.rows_file import read_rows
 from data_contracts.signals.metamorphic import INPUT, KINDS, load_variants, replaced
 
 DENIALS = re.compile(

@@ -7,8 +7,8 @@ import pytest
 
 from data_contracts import similarity
 from data_contracts.audit import audit_rows, audit_splits
-from data_contracts.contract import read_rows
 from data_contracts.limits import load_limits
+from data_contracts.rows_file import read_rows
 from data_contracts.validate import validate_file
 from data_contracts.verdict import Verdict, failures
 

@@ -61,8 +61,8 @@ def page_of(frame: pl.DataFrame, folder) -> tuple[object, str, Page]:
 
 @pytest.fixture(scope="module")
 def gold_page(tmp_path_factory):
-    from data_contracts.contract import read_rows
     from data_contracts.prompt import CONTRACTS_FOLDER
+    from data_contracts.rows_file import read_rows
 
     gold = read_rows(CONTRACTS_FOLDER / "signals" / "examples" / "gold.jsonl")
     return (gold, *page_of(gold, tmp_path_factory.mktemp("gold")))

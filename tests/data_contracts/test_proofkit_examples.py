@@ -7,12 +7,14 @@ import polars as pl
 import pytest
 
 from data_contracts.audit import audit_rows, audit_splits
-from data_contracts.contract import check_batch, check_rows, format_table, read_rows
+from data_contracts.contract import check_batch, check_rows
+from data_contracts.findings import format_table
 from data_contracts.limits import load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
 from data_contracts.proofkit import house_rules
 from data_contracts.proofkit.output import SCHEMAS
 from data_contracts.proofkit.rows import ROWS
+from data_contracts.rows_file import read_rows
 from data_contracts.verdict import Verdict, failures
 
 EXAMPLES = CONTRACTS_FOLDER / "proofkit" / "examples"

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 
 from data_contracts import rows_file
-from data_contracts.contract import check_rows, read_rows
+from data_contracts.contract import check_rows
 from data_contracts.errors import ContractError
-from data_contracts.rows_file import read_batch, read_objects, row_batches
+from data_contracts.rows_file import read_batch, read_objects, read_rows, row_batches
 
 GOOD = b'{"headline": "a", "relevance": 0.5}\n'
 

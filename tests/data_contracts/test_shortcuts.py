@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data_contracts.contract import read_rows
 from data_contracts.limits import load_limits
+from data_contracts.rows_file import read_rows
 from data_contracts.shortcuts import SAMPLE_ROWS, SPLIT_LABELS, length_independence, sampled, surface_shortcuts
 from data_contracts.signals.rows import audited
 from data_contracts.verdict import Verdict, failures

@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 
 from data_contracts.audit import audit_rows, audit_splits
-from data_contracts.contract import check_rows, format_table, read_rows
+from data_contracts.contract import check_rows
+from data_contracts.findings import format_table
 from data_contracts.limits import load_limits
 from data_contracts.prompt import load_prompt, output_model
+from data_contracts.rows_file import read_rows
 from data_contracts.signals.rows import ERROR_CODES, INFORMATION_TYPES, ROWS, audited
 from data_contracts.verdict import Verdict, failures
 

@@ -11,8 +11,9 @@ import yaml
 
 from data_contracts import rows_file
 from data_contracts.audit import _Reservoir, audit_rows
-from data_contracts.contract import check_rows, format_table, write_rejected
+from data_contracts.contract import check_rows
 from data_contracts.errors import ContractError
+from data_contracts.findings import format_table, write_rejected
 from data_contracts.validate import validate_file
 from data_contracts.verdict import Verdict
 

@@ -10,10 +10,11 @@ import pytest
 
 from data_contracts import writing
 from data_contracts.audit import SetTally, audit_rows, view_of
-from data_contracts.contract import check_batch, read_rows
+from data_contracts.contract import check_batch
 from data_contracts.limits import load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.proofkit.rows import ROWS
+from data_contracts.rows_file import read_rows
 from data_contracts.verdict import Verdict, failures
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))

@@ -21,7 +21,8 @@ from tasks.core.artifact import canonical_json
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.engines import answer_log
 from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.chat_endpoint import Answer, Ask, ChatEndpoint, _retry_after_s, url_problem
+from tasks.engines.asks import Answer, Ask
+from tasks.engines.chat_endpoint import ChatEndpoint, _retry_after_s, url_problem
 from tests.fixtures.chat_server import ChatServer, Reply
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -356,7 +357,8 @@ CLIENT = """
 import sys
 from pathlib import Path
 from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.chat_endpoint import Ask, ChatEndpoint
+from tasks.engines.asks import Ask
+from tasks.engines.chat_endpoint import ChatEndpoint
 url, path, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 asks = [Ask(url, "m", ({"role": "user", "content": f"prompt {i}"},), 64) for i in range(n)]
 with ChatEndpoint(url, concurrency=4) as endpoint, AnswerLog(path) as log:

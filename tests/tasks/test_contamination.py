@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts import markers
-from tasks.engines.chat_endpoint import Answer
+from tasks.engines.asks import Answer
 from tasks.engines.contamination import needs_more_room, reason_against, usable_text
 from tasks.recipes import keeps_trace, load_recipe
 

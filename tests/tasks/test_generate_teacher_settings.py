@@ -13,7 +13,7 @@ from tasks.core.artifact import Store
 from tasks.core.errors import ConfigError
 from tasks.core.stage import Run, build
 from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.chat_endpoint import LOADED, Answer, Ask
+from tasks.engines.asks import LOADED, Answer, Ask
 from tasks.engines.teacher import API_KEY
 from tasks.generate_teacher import STAGE, GenerateConfig, generate_teacher
 from tests.fixtures.chat_server import ChatServer, Reply

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engines.chat_endpoint import Answer
+from tasks.engines.asks import Answer
 from tasks.engines.harmony import MARKS, ChannelReader, base_vocabulary, parse_ids, parse_marked
 
 FINAL = "<|channel|>final<|message|>"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from data_contracts.errors import ConfigError
 from tasks.engines import chat_endpoint
 from tasks.engines.answer_log import AnswerLog
+from tasks.engines.asks import Ask
 from tasks.engines.judges import JudgeSettings, ask_judge, identity_of, shuffled, twice_on_the_panel
 from tasks.engines.verdicts import Questions, read_verdict
 from tests.fixtures.chat_server import ChatServer, Reply
@@ -225,7 +226,7 @@ def test_an_address_with_a_password_is_refused_without_repeating_it():
 
 def test_old_logs_stay_good():
     """A question without a schema has the digest that it had before questions could have one."""
-    one = chat_endpoint.Ask("http://x/v1", "m", ({"role": "user", "content": "hi"},), 16)
+    one = Ask("http://x/v1", "m", ({"role": "user", "content": "hi"},), 16)
     plain = {"where": one.where, "model": "m", "messages": list(one.messages), "max_tokens": 16, "temperature": None}
     import hashlib
 

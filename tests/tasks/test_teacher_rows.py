@@ -17,8 +17,8 @@ import pytest
 from pydantic import ValidationError
 
 from data_contracts.audit import audit_splits
-from data_contracts.contract import read_rows
 from data_contracts.limits import load_limits
+from data_contracts.rows_file import read_rows
 from data_contracts.verdict import failures
 from tasks.build_dataset import STAGE, DatasetConfig, build_dataset, verify_dataset
 from tasks.core.artifact import Store

@@ -8,7 +8,7 @@ import pytest
 
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.rubric import load_rubric
-from tasks.engines.chat_endpoint import Answer
+from tasks.engines.asks import Answer
 from tasks.engines.judge_address import addresses_judge
 from tasks.engines.verdicts import Questions, harmless, read_comparison, read_verdict
 from tests.fixtures.judge_panel import CRITERIA, RUBRIC, quoted, verdict

@@ -17,7 +17,8 @@ import pytest
 from data_contracts.verdict import Verdict
 from tasks.core.errors import ArtifactError, ChildError, ConfigError
 from tasks.engines import hf_engine
-from tasks.engines.chat_endpoint import Ask, LocalChat
+from tasks.engines.asks import Ask
+from tasks.engines.local_chat import LocalChat
 from tasks.engines.prompt_ids import Prompts
 from tasks.engines.vllm_parity import parity_checks, serving_parity
 from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, interpreter_problem, stack_files
