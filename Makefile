@@ -22,7 +22,8 @@ compare: setup ## rank what a run made, or any list of models: make compare PROF
 
 test: ## every test, Unsloth and vLLM included
 	@$(PYTHON) deployments/setup.py --with dev --with unsloth --with vllm
-	@$(RUN) -m pytest
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile && quick=0 || quick=$$?; \
+	$(RUN) -m pytest -m slow && exit $$quick
 
 check: ## format, lint, import directions, light imports
 	@$(PYTHON) deployments/setup.py --with dev

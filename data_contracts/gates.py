@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.verdict import Check, check
+from data_contracts.verdict import Check, check, report
 from data_contracts.yaml_model import read_yaml, validated
 
 
@@ -26,6 +26,8 @@ class Gate(BaseModel):
     """Largest value that passes."""
     above: float | None = None
     """The value must be larger than this: equal is not enough."""
+    only_where_asked: bool = False
+    """Held-out rows may hold none that the metric speaks of; it is then reported as such and holds nothing up."""
     why: str = Field(min_length=10)
     """Where the number comes from, and what to do when it is missed; shown beside a failure."""
 
@@ -89,7 +91,10 @@ def load_gates(recipe: str) -> Gates:
 
 
 def check_gates(gates: Gates, measured: Mapping[str, float | int | None], heldout_rows: int) -> list[Check]:
-    """Each gate beside its measured metric. A metric not measured, or too few held-out rows, is *cannot tell*."""
+    """Each gate beside its measured metric. A metric not measured, or too few held-out rows, is *cannot tell*.
+
+    None in `measured` says that no row speaks of the metric; a gate on what some sets need not hold lets that pass.
+    """
     enough = heldout_rows >= gates.min_heldout_rows
     few = "" if enough else f"only {heldout_rows:,} held-out rows"
     size = check(
@@ -100,7 +105,9 @@ def check_gates(gates: Gates, measured: Mapping[str, float | int | None], heldou
         fix="Evaluate on more rows: no gate can tell below this",
     )
     return [size] + [
-        gate.against(name, measured.get(name) if enough else None, detail=few or _absent(name, measured))
+        report(name, "not asked", detail="no held-out row is of its kind")
+        if gate.only_where_asked and name in measured and measured[name] is None
+        else gate.against(name, measured.get(name) if enough else None, detail=few or _absent(name, measured))
         for name, gate in gates.metrics.items()
     ]
 

@@ -16,6 +16,8 @@ GOOD = {
     "tuned_over_base_sign_accuracy_lower_bound": 0.4,
     "quantised_sign_accuracy_drop_fraction": 0.01,
     "noise_false_positive_fraction": 0.02,
+    "error_schema_fraction": 1.0,
+    "refused_good_input_fraction": 0.0,
 }
 
 
@@ -119,6 +121,8 @@ def test_gates_hold_the_numbers_of_the_story():
         ("tuned_over_base_sign_accuracy_lower_bound", 0.0),
         ("quantised_sign_accuracy_drop_fraction", 0.051),
         ("noise_false_positive_fraction", 0.101),
+        ("error_schema_fraction", 0.89),
+        ("refused_good_input_fraction", 0.051),
     ],
 )
 def test_each_gate_fails_on_its_own_number(metric, value):
@@ -134,6 +138,16 @@ def test_a_metric_that_was_not_measured_and_too_few_rows_cannot_be_told():
     assert "gave no number" in absent[0].detail
     few = failures(check_gates(gates, GOOD, 199))
     assert [one.verdict for one in few] == [Verdict.FAIL] + [Verdict.CANNOT_TELL] * len(GOOD)
+
+
+def test_a_set_without_malformed_rows_is_not_held_up_and_an_unmeasured_error_schema_is():
+    gates = load_gates("signals")
+    checks = {one.name: one for one in check_gates(gates, {**GOOD, "error_schema_fraction": None}, 200)}
+    told = checks["error_schema_fraction"]
+    assert (told.comparison, told.measured) == ("report", "not asked")
+    assert not failures(checks.values())
+    unmeasured = {name: value for name, value in GOOD.items() if name != "error_schema_fraction"}
+    assert [one.verdict for one in failures(check_gates(gates, unmeasured, 200))] == [Verdict.CANNOT_TELL]
 
 
 def test_all_wrong_gates_are_told_at_once(folder):

@@ -108,6 +108,19 @@ def test_right_answers_pass_every_gate(rows):
     assert overall(judge_of(rows)) is Verdict.PASS
 
 
+def test_malformed_inputs_must_be_refused_and_good_ones_must_not(rows):
+    malformed = [row for row in signals.build_rows("gold", 1, 51, 0)[1] if signals.malformed(row)]
+    mixed = [*rows, *malformed]
+    assert len(malformed) >= 7 and overall(judge_of(mixed)) is Verdict.PASS
+    right = [signals.completion(row) for row in mixed]
+    assessed = [*right[: len(rows)], *(right[0] for _ in malformed)]
+    assert {one.name for one in failures(judge_of(mixed, assessed))} == {"error_schema_fraction"}
+    one_in_ten = [right[-1] if i % 10 == 0 else text for i, text in enumerate(right)]
+    assert "refused_good_input_fraction" in {one.name for one in failures(judge_of(mixed, one_in_ten))}
+    told = {one.name: one.measured for one in judge_of(rows)}
+    assert told["error_schema_fraction"] == "not asked"
+
+
 def test_the_sign_flip_fails_its_gate(rows):
     flipped = [
         signals.completion({**row, "direction": abs(row["direction"]) * row["metric_direction"]}) for row in rows
