@@ -190,28 +190,37 @@ def logits(model: PreTrainedModel, ids: Sequence[int]) -> torch.Tensor:
 
 def completion_loss(model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], batch_rows: int = 32) -> float:
     """Mean cross-entropy, in nats a token, of the completions of (ids, prompt length in tokens) pairs."""
+    losses = completion_losses(model, rows, batch_rows)
+    return sum(nats for nats, _ in losses) / max(sum(tokens for _, tokens in losses), 1)
+
+
+def completion_losses(
+    model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], batch_rows: int = 32
+) -> list[tuple[float, int]]:
+    """(cross-entropy in nats, tokens) of the completion of each (ids, prompt length in tokens) pair, in their order."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    total, tokens = 0.0, 0
+    found: dict[int, tuple[float, int]] = {}
     longest = max((len(ids) for ids, _ in rows), default=1)
     fit = _LOGITS_BYTES // (4 * longest * model.config.get_text_config().vocab_size)
-    for batch in _batches(sorted(rows, key=lambda row: len(row[0])), max(1, min(batch_rows, fit))):
-        width = max(len(ids) for ids, _ in batch)
+    by_length = sorted(enumerate(rows), key=lambda row: len(row[1][0]))
+    for batch in _batches(by_length, max(1, min(batch_rows, fit))):
+        width = max(len(ids) for _, (ids, _) in batch)
         input_ids = torch.zeros(len(batch), width, dtype=torch.long)
         labels = torch.full((len(batch), width), -100)
         mask = torch.zeros(len(batch), width, dtype=torch.long)
-        for i, (ids, prompt_tokens) in enumerate(batch):
+        for i, (_, (ids, prompt_tokens)) in enumerate(batch):
             input_ids[i, : len(ids)] = torch.tensor(list(ids))
             labels[i, prompt_tokens : len(ids)] = input_ids[i, prompt_tokens : len(ids)]
             mask[i, : len(ids)] = 1
         with torch.inference_mode():
             out = model(input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
-        total += cross_entropy(
-            out[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
-        ).item()
-        tokens += int((labels[:, 1:] != -100).sum())
-    return total / max(tokens, 1)
+        wanted = labels[:, 1:]
+        nats = cross_entropy(out[:, :-1].transpose(1, 2), wanted, ignore_index=-100, reduction="none").double().sum(1)
+        counts = (wanted != -100).sum(1)
+        found |= {place: (float(nats[i]), int(counts[i])) for i, (place, _) in enumerate(batch)}
+    return [found[place] for place in range(len(rows))]
 
 
 def generate(

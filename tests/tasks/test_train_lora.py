@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from data_contracts.verdict import Verdict
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.engines import adapter_checks, checkpoints, lora_trainer
-from tasks.engines.qlora_bases import DEQUANTISED, EXACT, TRAINED
+from tasks.engines.qlora_bases import DEQUANTISED, EXACT, NEITHER, TRAINED, _better_base, compare_bases
+from tasks.engines.token_rows import read_token_rows
 from tasks.train_lora import TrainConfig, train_lora, verify_adapter
 from tests.fixtures.tiny_chain import (
     STEPS,
@@ -54,7 +56,25 @@ def test_nf4_trains_on_a_4_bit_copy_and_is_judged_on_the_16_bit_base(tiny_base, 
     assert abs(exact - trained) > abs(coarse - trained)
     kl = {base: found[f"mean KL to the trained model on {base}"] for base in (EXACT, DEQUANTISED)}
     assert 0 <= kl[DEQUANTISED] < 1e-4 < kl[EXACT], "rounding the base to 4 bits is not nothing"
-    assert found["better base to merge onto"] == min((EXACT, exact), (DEQUANTISED, coarse), key=lambda one: one[1])[0]
+    assert found["better base to merge onto"] in (EXACT, DEQUANTISED, NEITHER)
+    lost = "held-out loss lost by leaving the 4-bit training base"
+    assert found[lost] == pytest.approx(exact - trained, abs=2e-6)
+    rows = read_token_rows(tiny_rows / "heldout.parquet")
+    limited = {one.name: one for one in compare_bases(tiny_base, made.out, rows, found[lost] - 1e-4)}
+    assert limited[lost].verdict is Verdict.FAIL and "base_precision 16bit" in limited[lost].fix
+
+
+@pytest.mark.parametrize(
+    ("exact", "coarse", "better"),
+    [
+        ([1.0, 1.2, 0.9, 1.1] * 5, [1.1, 1.3, 1.0, 1.2] * 5, EXACT),
+        ([1.1, 1.3, 1.0, 1.2] * 5, [1.0, 1.2, 0.9, 1.1] * 5, DEQUANTISED),
+        ([1.0, 1.2, 0.9, 1.1] * 5, [1.1, 1.1, 1.0, 1.0] * 5, NEITHER),
+    ],
+)
+def test_a_base_is_better_only_beyond_the_luck_of_the_rows(exact, coarse, better):
+    losses = {EXACT: [(10 * nats, 10) for nats in exact], DEQUANTISED: [(10 * nats, 10) for nats in coarse]}
+    assert _better_base(losses).measured == better
 
 
 def test_an_adapter_trained_beside_16_bit_weights_is_not_measured_so(tiny_merged):
