@@ -1,7 +1,7 @@
 """Measure a teacher's throughput: the stage's vLLM against bare vLLM, and vLLM against transformers.generate.
 
 python tests/benchmarks/teacher.py MODEL_FOLDER                 # e.g. the nano base of a store; about 5 minutes on two cores
-python tests/benchmarks/teacher.py MODEL_FOLDER --rows 100 --rounds 3
+python tests/benchmarks/teacher.py MODEL_FOLDER --rows 32 --max-new-tokens 48 --rounds 3   # a larger one
 
 Prompts are those of signals' nano world, other rows in each round, so that no cache of an earlier round answers. Loading and a
 first batch are left out. Stage and bare vLLM take turns, each in a process of its own; the median ratio of their turns counts.
@@ -38,15 +38,14 @@ from tasks.engines.vllm_source import VllmSource, placed
 from tasks.recipes import signals_world
 
 HERE = Path(__file__).resolve().parent
-MAX_NEW_TOKENS = 192
 BATCHES = (8, 64)
 
 
-def asks_of(round_number: int, rows: int) -> list[Ask]:
+def asks_of(round_number: int, rows: int, max_new_tokens: int) -> list[Ask]:
     """Prompts of one round."""
     contract = load_prompt("signals")
     train, _ = signals_world.nano_rows(rows, 1, 1000 + round_number)
-    return [Ask("bench", "nano", tuple(contract.messages(row)), MAX_NEW_TOKENS, 0.0) for row in train]
+    return [Ask("bench", "nano", tuple(contract.messages(row)), max_new_tokens, 0.0) for row in train]
 
 
 class Stage:
@@ -114,7 +113,7 @@ def raw(folder: Path, *, chat: bool) -> Iterator[Raw]:
         process.wait()
 
 
-def bench_stage(folder: Path, rows: int, rounds: int, logs: Path) -> list[str]:
+def bench_stage(folder: Path, rows: int, rounds: int, logs: Path, room: int) -> list[str]:
     """Stage and bare vLLM in turns, each time in another order."""
     found: dict[str, list[tuple[float, float, int]]] = {"stage": [], "LLM.chat": [], "LLM.generate": []}
     with (
@@ -124,11 +123,11 @@ def bench_stage(folder: Path, rows: int, rounds: int, logs: Path) -> list[str]:
     ):
         runners = list(zip(found, (Stage(source, logs).run, chat.run, generate.run), strict=True))
         for _, run in runners:
-            run(asks_of(-1, 16))
+            run(asks_of(-1, 16, room))
         for number in range(rounds):
             first = number % len(runners)
             for name, run in (*runners[first:], *runners[:first]):
-                found[name].append(run(asks_of(number, rows)))
+                found[name].append(run(asks_of(number, rows, room)))
     print(json.dumps(found), file=sys.stderr)
     tokens = {name: [one[2] for one in turns] for name, turns in found.items()}
     assert tokens["stage"] == tokens["LLM.chat"] == tokens["LLM.generate"], f"not the same answers: {tokens}"
@@ -149,9 +148,9 @@ def _ratio_line(rows: int, name: str, found: dict, what: str, column: int) -> st
     )
 
 
-def bench_transformers(folder: Path, rows: int, logs: Path) -> list[str]:
+def bench_transformers(folder: Path, rows: int, logs: Path, room: int) -> list[str]:
     """vLLM, then transformers.generate at each batch size, on the same prompts."""
-    asks, warm = asks_of(99, rows), asks_of(-1, 8)
+    asks, warm = asks_of(99, rows, room), asks_of(-1, 8, room)
     with VllmSource(folder, VllmSettings(), DEFAULT_PYTHON, logs) as source:
         stage = Stage(source, logs / "hf")
         stage.folder.mkdir()
@@ -166,7 +165,7 @@ def bench_transformers(folder: Path, rows: int, logs: Path) -> list[str]:
     for batch in BATCHES:
         hf_engine.generate(model, prompts.tokenizer, ids[:8], 16, prompts.stop_ids, batch)
         started = time.perf_counter()
-        made = hf_engine.generate(model, prompts.tokenizer, ids, MAX_NEW_TOKENS, prompts.stop_ids, batch)
+        made = hf_engine.generate(model, prompts.tokenizer, ids, room, prompts.stop_ids, batch)
         theirs = sum(len(one.ids) + 1 for one in made) / (time.perf_counter() - started)
         lines.append(
             f"| teacher, tokens/s, {rows} prompts | vLLM: {speed:,.0f} | transformers.generate, batch {batch}: {theirs:,.0f} | "
@@ -181,12 +180,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--max-new-tokens", type=int, default=192)
     asked = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="plumbline-bench-") as temporary:
-        for line in bench_stage(asked.folder, asked.rows, asked.rounds, Path(temporary)):
+        for line in bench_stage(asked.folder, asked.rows, asked.rounds, Path(temporary), asked.max_new_tokens):
             print(line, flush=True)
-        for line in bench_transformers(asked.folder, asked.rows, Path(temporary)):
+        for line in bench_transformers(asked.folder, asked.rows, Path(temporary), asked.max_new_tokens):
             print(line, flush=True)
 
 
