@@ -1,4 +1,4 @@
-# Thin: each target is one Python command that also runs without make (README, "Without make").
+# Thin: each target is one or two Python commands that also run without make (README, "Without make").
 PYTHON ?= python3
 RUN := .venv/bin/python
 .DEFAULT_GOAL := help
