@@ -136,6 +136,20 @@ def test_the_base_has_the_bug_and_the_tuned_files_do_not(board):
     assert value(board, "ceiling", "sign_accuracy_fraction") == 1
 
 
+def test_the_board_shows_calibration_and_what_changed_inputs_do(board):
+    """Numbers that no gate holds: a model that is right and overconfident, or right by luck, is seen for what it is."""
+    for model in ("base", "merged", *FILES):
+        measures = board[model]["measures"]
+        slope = measures["magnitude_calibration_slope"]
+        assert slope["n"] >= 100 and slope["low"] <= slope["value"] <= slope["high"]
+        assert 0.5 < slope["value"] < 2, model  # the story's models had 2 to 4
+        assert -1 < measures["trace_length_relevance_rank_correlation"]["value"] < 1, model
+    changes = {name for name in board["merged"]["scores"] if name.startswith("metamorphic_")}
+    assert changes == {f"metamorphic_{one}_fraction" for one in ("negated_question", "swapped_subject", "moved_date")}
+    turned = "metamorphic_negated_question_fraction"
+    assert value(board, "merged", turned) >= 0.9 > 0.5 >= value(board, "base", turned)
+
+
 def test_the_merge_is_base_plus_adapter(demo):
     found = demo.checks("merged")
     assert found["largest logit difference to base+adapter before the cast, float32"] <= 1e-4
