@@ -25,7 +25,7 @@ import yaml
 from data_contracts.verdict import failures
 from tests.fixtures.hub_case import REPO, TOKEN
 from tests.fixtures.hub_server import HubServer, user_account
-from tests.fixtures.ui_process import Started, free_port, trigger, wait_for
+from tests.fixtures.ui_process import Started, asked, free_port, trigger, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("f16", "q8_0", "q4_k_m")
@@ -229,7 +229,9 @@ def test_a_run_from_the_ui_ends_green_and_leaves_its_pages(demo, tmp_path):
             run = trigger(api, "finetune/laptop-nano", {"profile": str(path)})
             done = wait_for(api, run, {"COMPLETED", "FAILED", "CRASHED"}, limit_s=240)
             assert done["state_type"] == "COMPLETED", done["state"]
-            pages = {one["key"]: one["data"] for one in api.post("/artifacts/filter", json={}).json() if one["key"]}
+            pages = {
+                one["key"]: one["data"] for one in asked(api, "POST", "/artifacts/filter", json={}).json() if one["key"]
+            }
     finally:
         ui.end(signal.SIGINT)
     assert {"signals-nano-lineage", "signals-nano-verification", "signals-nano-leaderboard"} <= set(pages)
