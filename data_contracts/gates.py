@@ -5,14 +5,31 @@ A gate names a metric; the recipe's scoring gives metrics by the same names. One
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.verdict import Check, check, report
+from data_contracts.verdict import Check, Verdict, check, report
 from data_contracts.yaml_model import read_yaml, validated
+
+FEWEST_ROWS = 30
+"""Fewest rows behind a gate whose limit is no share: below it a bootstrap interval is too narrow to be believed."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation found of one metric."""
+
+    value: float | int | None
+    """None: no held-out row speaks of it."""
+    rows: int
+    """Held-out rows that speak of it; of a difference, the rows that both models answered."""
+    noise: float = 0.0
+    """How far the same model differs from itself when it is asked again."""
 
 
 class Gate(BaseModel):
@@ -38,8 +55,20 @@ class Gate(BaseModel):
             raise ValueError(f"give exactly one of min, max, above; found {', '.join(given) or 'none'}")
         return self
 
-    def against(self, metric: str, measured: float | int | None, *, detail: str = "") -> Check:
-        """The measured value beside this limit; None is *cannot tell*."""
+    @property
+    def rows_needed(self) -> int:
+        """Fewest rows that can tell.
+
+        The rule of three (Hanley and Lippman-Hand, JAMA 1983): n faultless rows leave room for a share of faults of 3/n, at
+        95 %. So 30 rows for a limit of 0.90 and 150 for 0.98; with fewer, not even a faultless model has proven itself.
+        """
+        faults = 1 - self.min if self.min is not None else self.max
+        if faults is None or not 0 < faults < 1:
+            return FEWEST_ROWS
+        return math.ceil(round(3 / faults, 6))
+
+    def against(self, metric: str, found: Measured) -> Check:
+        """The measured value beside this limit. Too few rows, and a value within the noise of it, are *cannot tell*."""
         comparison, limit = (
             (">=", self.min)
             if self.min is not None
@@ -47,7 +76,14 @@ class Gate(BaseModel):
             if self.max is not None
             else (">", self.above)
         )
-        return check(metric, measured, comparison, limit, detail=detail, fix=self.why)
+        why = ""
+        if found.value is None:
+            why = f"the evaluation gave no number for {metric}"
+        elif found.rows < self.rows_needed:
+            why = f"{found.rows} held-out rows speak of it; {self.rows_needed} are needed to tell"
+        elif 0 < found.noise >= abs(found.value - limit):
+            why = f"within the noise: asked again, the same file differs by {found.noise:.3f}"
+        return check(metric, found.value, comparison, limit, enough=not why, detail=why, fix=self.why)
 
 
 class RankedBy(BaseModel):
@@ -90,13 +126,12 @@ def load_gates(recipe: str) -> Gates:
     return validated(Gates, values, "gates", f"data_contracts/{recipe}/gates.yaml")
 
 
-def check_gates(gates: Gates, measured: Mapping[str, float | int | None], heldout_rows: int) -> list[Check]:
-    """Each gate beside its measured metric. A metric not measured, or too few held-out rows, is *cannot tell*.
+def check_gates(gates: Gates, measured: Mapping[str, Measured], heldout_rows: int) -> list[Check]:
+    """Each gate beside its measured metric.
 
-    None in `measured` says that no row speaks of the metric; a gate on what some sets need not hold lets that pass.
+    A metric not measured, too few held-out rows, of all or of those that speak of it, and a value within the noise of its
+    limit are *cannot tell*. A gate on what some sets need not hold lets a metric pass of which no row speaks.
     """
-    enough = heldout_rows >= gates.min_heldout_rows
-    few = "" if enough else f"only {heldout_rows:,} held-out rows"
     size = check(
         "held-out rows",
         heldout_rows,
@@ -104,13 +139,15 @@ def check_gates(gates: Gates, measured: Mapping[str, float | int | None], heldou
         gates.min_heldout_rows,
         fix="Evaluate on more rows: no gate can tell below this",
     )
-    return [size] + [
-        report(name, "not asked", detail="no held-out row is of its kind")
-        if gate.only_where_asked and name in measured and measured[name] is None
-        else gate.against(name, measured.get(name) if enough else None, detail=few or _absent(name, measured))
-        for name, gate in gates.metrics.items()
-    ]
+    return [size, *(_judged(gates, name, measured.get(name), heldout_rows) for name in gates.metrics)]
 
 
-def _absent(name: str, measured: Mapping[str, float | int | None]) -> str:
-    return "" if measured.get(name) is not None else f"the evaluation gave no number for {name}"
+def _judged(gates: Gates, name: str, found: Measured | None, heldout_rows: int) -> Check:
+    gate = gates.metrics[name]
+    if gate.only_where_asked and found is not None and found.value is None:
+        return report(name, "not asked", detail="no held-out row is of its kind")
+    checked = gate.against(name, found or Measured(None, 0))
+    if heldout_rows >= gates.min_heldout_rows:
+        return checked
+    few = f"only {heldout_rows:,} held-out rows"
+    return checked.model_copy(update={"measured": None, "verdict": Verdict.CANNOT_TELL, "detail": few})

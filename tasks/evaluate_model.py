@@ -2,10 +2,11 @@
 
 Reads:    base, adapter, merged, gguf (the very files that would be published), rows (held-out); teacher, a larger model that
           they were distilled from, if there is one.
-Writes:   leaderboard.json (scores with intervals, sizes, digests), answers.jsonl (every answer of every model),
+Writes:   leaderboard.json (scores with intervals, sizes, digests), answers.jsonl (every answer and what it scores),
           probes.jsonl (the same for rows whose input was changed), verdict.json (each gate beside its number, per file).
 Verifies: every model answered every row once; every scored file still has the digest it is listed under; the ceiling row
-          scores 1; every gate was judged. A gate that fails is a verdict, not an error: it is recorded, and publishing refuses.
+          scores 1; every score is the mean of its rows; every gate was judged. A gate that fails is a verdict, not an
+          error: it is recorded, and publishing refuses.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:
     stale = [row["model"] for row in board if row["model"] != CEILING and row["file_digest"] != digests[row["model"]]]
     metric = load_gates(job.recipe).ceiling_metric
     ceiling = next(row for row in board if row["model"] == CEILING)["scores"][metric]["value"]
+    off = _off_the_rows(board, lines[: len(rows)])
     unjudged = [name for name in digests if name not in _YARDSTICKS and not verdicts.get(name)]
     checks = [Check(**one) for each in verdicts.values() for one in each]
     canonical_json(board)
@@ -133,9 +135,24 @@ def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:
             1.0,
             fix="The rows or the parser are wrong, not the models",
         ),
+        check("scores that are not the mean of their rows", len(off), "==", 0, detail=", ".join(off[:5])),
         check("published files that no gate judged", len(unjudged), "==", 0, detail=", ".join(unjudged)),
         report("verdict of the gates", str(overall(checks)), detail=f"{len(checks)} gates over {len(verdicts)} files"),
     ]
+
+
+def _off_the_rows(board: list[dict], lines: list[dict]) -> list[str]:
+    """The scores of the board that the rows in answers.jsonl do not give."""
+    off = []
+    for row in board:
+        model = row["model"]
+        mine = [line["scores"].get(model, {}) for line in lines]
+        off += [] if mine[0] else [f"{model} has none"]
+        for metric in mine[0]:
+            known, told = [one[metric] for one in mine if one.get(metric) is not None], row["scores"][metric]["value"]
+            if (told is None) != (not known) or (known and abs(told - sum(known) / len(known)) > 1e-5):
+                off.append(f"{model} {metric}")
+    return off
 
 
 STAGE = Stage(

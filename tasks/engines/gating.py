@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from data_contracts import markers
-from data_contracts.gates import Gates, check_gates
+from data_contracts.gates import Gates, Measured, check_gates
 from data_contracts.verdict import Check, check
 from tasks.engines.asking import Answers
 from tasks.engines.scoring import difference_interval, score_of
@@ -29,14 +29,16 @@ def judge(
     """
     mine = scores[one.model]
     heldout_rows = len(next(iter(mine.values())))
-    measured = {name: score_of(values, gates.interval_fraction)["value"] for name, values in mine.items()}
+    measured: dict[str, Measured] = {}
     for name, values in mine.items():
-        stem = name.removesuffix("_fraction")
-        over_base = base and difference_interval(values, scores[base][name], gates.interval_fraction)
-        drop = largest and difference_interval(scores[largest][name], values, gates.interval_fraction)
-        told = over_base and name in floor
-        measured[f"tuned_over_base_{stem}_lower_bound"] = round(over_base[1] - floor[name], 6) if told else None
-        measured[f"quantised_{stem}_drop_fraction"] = drop[0] if drop else None
+        stem, noise = name.removesuffix("_fraction"), floor.get(name, 0.0)
+        found = score_of(values, gates.interval_fraction)
+        measured[name] = Measured(found["value"], found["n"], noise)
+        over_base, rows = _difference(values, base and scores[base][name], gates)
+        lower = round(over_base[1] - noise, 6) if over_base and name in floor else None
+        measured[f"tuned_over_base_{stem}_lower_bound"] = Measured(lower, rows)
+        drop, rows = _difference(largest and scores[largest][name], values, gates)
+        measured[f"quantised_{stem}_drop_fraction"] = Measured(drop and drop[0], rows, noise)
     leak = re.compile(f"{markers.RAW_MARKERS}|{markers.STRIPPED_MARKERS}")
     leaks = [text for text in one.texts[:heldout_rows] if leak.search(text)]
     return [
@@ -51,6 +53,16 @@ def judge(
     ]
 
 
+def _difference(
+    ours: list[float | None] | None, theirs: list[float | None] | None, gates: Gates
+) -> tuple[tuple[float, float, float] | None, int]:
+    """(mean, low, high) of ours - theirs and the rows that both speak of; None and 0 where one is not there."""
+    if not ours or not theirs:
+        return None, 0
+    rows = sum(a is not None and b is not None for a, b in zip(ours, theirs, strict=True))
+    return difference_interval(ours, theirs, gates.interval_fraction), rows
+
+
 def beside_teacher(mine: Scores, teacher: Scores, gates: Gates, max_below_fraction: float) -> Check:
     """How far a model stays below the one that it was distilled from, in the metric that models are ranked by first.
 
@@ -62,11 +74,10 @@ def beside_teacher(mine: Scores, teacher: Scores, gates: Gates, max_below_fracti
         return check(
             "how far it is below its teacher", None, "<=", max_below_fraction, detail="gates.yaml ranks by nothing"
         )
-    found = difference_interval(teacher[by.metric], mine[by.metric], gates.interval_fraction)
+    found, rows = _difference(teacher[by.metric], mine[by.metric], gates)
     below, low, high = found or (None, 0.0, 0.0)
     if found and by.best == "lowest":
         below, low, high = -below, -high, -low
-    rows = len(mine[by.metric])
     return check(
         f"{by.metric} below the teacher's",
         below,

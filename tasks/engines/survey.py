@@ -80,14 +80,15 @@ class Survey:
         }
 
     def write_answers(self, folder: Path, everyone: list[Answers]) -> None:
-        """answers.jsonl: every model's answer to each held-out and reference row; probes.jsonl: to each changed row."""
+        """answers.jsonl: every model's answer to each held-out and reference row, and what it scores; probes.jsonl: to each
+        changed row."""
         lines = []
         for i, row in enumerate([*self.rows, *self.reference]):
             texts = {one.model: one.texts[i] for one in everyone}
-            right = {
-                model: self.recipe.all_right(row, self.recipe.parse_output(text, row)) for model, text in texts.items()
-            }
-            lines.append({"row": row, "answers": texts, "right": right})
+            parsed = {model: self.recipe.parse_output(text, row) for model, text in texts.items()}
+            right = {model: self.recipe.all_right(row, answer) for model, answer in parsed.items()}
+            scores = {model: self.recipe.score(row, answer) for model, answer in parsed.items()}
+            lines.append({"row": row, "answers": texts, "right": right, "scores": scores})
         _write_lines(folder / "answers.jsonl", lines)
         changed = [
             {"kind": kind, "row": i, "changed": row, "answers": {one.model: one.texts[place] for one in everyone}}

@@ -3,7 +3,7 @@
 import pytest
 
 from data_contracts.errors import ConfigError
-from data_contracts.gates import Gates, check_gates, load_gates
+from data_contracts.gates import FEWEST_ROWS, Gates, Measured, check_gates, load_gates
 from data_contracts.limits import Limits, load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.verdict import Verdict, failures
@@ -34,6 +34,10 @@ def problems(call, *arguments) -> list[str]:
     with pytest.raises(ConfigError) as error:
         call(*arguments)
     return error.value.problems
+
+
+def measured(values: dict, rows: int = 200) -> dict[str, Measured]:
+    return {name: Measured(value, 0 if value is None else rows) for name, value in values.items()}
 
 
 def test_every_shipped_profile_loads():
@@ -110,7 +114,7 @@ def test_gates_hold_the_numbers_of_the_story():
     assert gates.metrics["disagreeing_sign_accuracy_fraction"].min == 0.90
     assert gates.metrics["quantised_sign_accuracy_drop_fraction"].max == 0.05
     assert (gates.min_heldout_rows, gates.interval_fraction) == (200, 0.95)
-    assert not failures(check_gates(gates, GOOD, 200))
+    assert not failures(check_gates(gates, measured(GOOD), 200))
 
 
 @pytest.mark.parametrize(
@@ -126,28 +130,62 @@ def test_gates_hold_the_numbers_of_the_story():
     ],
 )
 def test_each_gate_fails_on_its_own_number(metric, value):
-    failed = failures(check_gates(load_gates("signals"), {**GOOD, metric: value}, 200))
+    failed = failures(check_gates(load_gates("signals"), measured({**GOOD, metric: value}), 200))
     assert [(one.name, one.verdict) for one in failed] == [(metric, Verdict.FAIL)]
     assert failed[0].fix
 
 
 def test_a_metric_that_was_not_measured_and_too_few_rows_cannot_be_told():
     gates = load_gates("signals")
-    absent = failures(check_gates(gates, {**GOOD, "valid_json_fraction": None}, 200))
+    absent = failures(check_gates(gates, measured({**GOOD, "valid_json_fraction": None}), 200))
     assert [(one.name, one.verdict) for one in absent] == [("valid_json_fraction", Verdict.CANNOT_TELL)]
     assert "gave no number" in absent[0].detail
-    few = failures(check_gates(gates, GOOD, 199))
+    few = failures(check_gates(gates, measured(GOOD), 199))
     assert [one.verdict for one in few] == [Verdict.FAIL] + [Verdict.CANNOT_TELL] * len(GOOD)
+
+
+@pytest.mark.parametrize(("recipe", "metric", "needed"), [
+    ("signals", "disagreeing_sign_accuracy_fraction", 30),
+    ("signals", "valid_json_fraction", 150),
+    ("signals", "noise_false_positive_fraction", 30),
+    ("signals", "tuned_over_base_sign_accuracy_lower_bound", FEWEST_ROWS),
+    ("proofkit", "tradeoff_fraction", 60),
+])  # fmt: skip
+def test_a_gate_on_few_rows_cannot_tell_however_good_they_are(recipe, metric, needed):
+    gates = load_gates(recipe)
+    assert gates.metrics[metric].rows_needed == needed
+    best = {"above": 1.0, "max": 0.0, "min": 1.0}
+    value = next(best[kind] for kind in best if getattr(gates.metrics[metric], kind) is not None)
+    verdicts = {}
+    for rows in (1, needed - 1, needed):
+        (found,) = (one for one in check_gates(gates, {metric: Measured(value, rows)}, 210) if one.name == metric)
+        verdicts[rows] = found.verdict
+        assert found.verdict == Verdict.PASS or f"{rows} held-out rows speak of it; {needed} are needed" in found.detail
+    assert verdicts == {1: Verdict.CANNOT_TELL, needed - 1: Verdict.CANNOT_TELL, needed: Verdict.PASS}
+
+
+@pytest.mark.parametrize(("value", "noise", "verdict"), [
+    (0.92, 0.03, Verdict.CANNOT_TELL),
+    (0.88, 0.03, Verdict.CANNOT_TELL),
+    (0.94, 0.03, Verdict.PASS),
+    (0.86, 0.03, Verdict.FAIL),
+    (0.90, 0.0, Verdict.PASS),
+])  # fmt: skip
+def test_a_value_within_the_noise_of_its_limit_cannot_tell(value, noise, verdict):
+    name = "disagreeing_sign_accuracy_fraction"
+    found = load_gates("signals").metrics[name].against(name, Measured(value, 100, noise))
+    assert found.verdict == verdict
+    assert ("within the noise" in found.detail) == (verdict == Verdict.CANNOT_TELL)
 
 
 def test_a_set_without_malformed_rows_is_not_held_up_and_an_unmeasured_error_schema_is():
     gates = load_gates("signals")
-    checks = {one.name: one for one in check_gates(gates, {**GOOD, "error_schema_fraction": None}, 200)}
+    checks = {one.name: one for one in check_gates(gates, measured({**GOOD, "error_schema_fraction": None}), 200)}
     told = checks["error_schema_fraction"]
     assert (told.comparison, told.measured) == ("report", "not asked")
     assert not failures(checks.values())
     unmeasured = {name: value for name, value in GOOD.items() if name != "error_schema_fraction"}
-    assert [one.verdict for one in failures(check_gates(gates, unmeasured, 200))] == [Verdict.CANNOT_TELL]
+    assert [one.verdict for one in failures(check_gates(gates, measured(unmeasured), 200))] == [Verdict.CANNOT_TELL]
 
 
 def test_all_wrong_gates_are_told_at_once(folder):

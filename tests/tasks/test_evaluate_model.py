@@ -36,7 +36,9 @@ def job(tmp_path):
     gates = [one.model_dump(mode="json") for one in judge_of(heldout)]
     write(out / "leaderboard.json", board)
     write(out / "verdict.json", {"merged": gates, "f16": gates})
-    lines = [{"row": row, "answers": dict.fromkeys(MODELS, "x")} for row in heldout + signals.reference_rows()]
+    mine = {name: {"valid_json_fraction": 1.0} for name in MODELS}
+    asked = heldout + signals.reference_rows()
+    lines = [{"row": row, "answers": dict.fromkeys(MODELS, "x"), "scores": mine} for row in asked]
     (out / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return Job("signals", out, {"rows": rows, "gguf": gguf}, digests=DIGESTS)
 
@@ -94,6 +96,15 @@ def test_a_row_that_one_model_did_not_answer_is_caught(job):
     assert "answered once" in names_of(job)
 
 
+def test_a_score_that_its_rows_do_not_give_is_caught(job):
+    path = job.out / "answers.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[3]["scores"]["f16"] = {"valid_json_fraction": 0.0}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (told,) = failures(verify_evaluation(EvaluateConfig(), job))
+    assert "mean of their rows" in told.name and told.detail == "f16 valid_json_fraction"
+
+
 def test_a_gguf_that_changed_after_it_was_scored_is_caught(job):
     (job.inputs["gguf"] / "model-f16.gguf").write_bytes(b"GGUG")
     assert "digest" in names_of(job)
@@ -109,9 +120,9 @@ def test_right_answers_pass_every_gate(rows):
 
 
 def test_malformed_inputs_must_be_refused_and_good_ones_must_not(rows):
-    malformed = [row for row in signals.build_rows("gold", 1, 51, 0)[1] if signals.malformed(row)]
+    malformed = [row for row in signals.build_rows("gold", 1, 51, 0)[1] if signals.malformed(row)] * 5
     mixed = [*rows, *malformed]
-    assert len(malformed) >= 7 and overall(judge_of(mixed)) is Verdict.PASS
+    assert len(malformed) >= 30 and overall(judge_of(mixed)) is Verdict.PASS
     right = [signals.completion(row) for row in mixed]
     assessed = [*right[: len(rows)], *(right[0] for _ in malformed)]
     assert {one.name for one in failures(judge_of(mixed, assessed))} == {"error_schema_fraction"}
@@ -119,6 +130,19 @@ def test_malformed_inputs_must_be_refused_and_good_ones_must_not(rows):
     assert "refused_good_input_fraction" in {one.name for one in failures(judge_of(mixed, one_in_ten))}
     told = {one.name: one.measured for one in judge_of(rows)}
     assert told["error_schema_fraction"] == "not asked"
+    few = {one.name: one for one in failures(judge_of([*rows, *malformed[:7]]))}
+    assert few.keys() == {"error_schema_fraction"}
+    assert few["error_schema_fraction"].verdict is Verdict.CANNOT_TELL
+
+
+def test_a_sign_that_only_a_few_rows_can_show_cannot_be_told(rows):
+    """Two hundred rows, of which 29 show the flip: all 29 right prove nothing yet."""
+    showing = [row for row in rows if signals.disagrees(row)]
+    few = [*(row for row in rows if not signals.disagrees(row)), *showing[:29]]
+    few += few[: 210 - len(few)]
+    (found,) = (one for one in judge_of(few) if one.name == "disagreeing_sign_accuracy_fraction")
+    assert len(few) >= 200 and (found.verdict, found.measured) == (Verdict.CANNOT_TELL, 1.0)
+    assert "29 held-out rows speak of it; 30 are needed" in found.detail
 
 
 def test_the_sign_flip_fails_its_gate(rows):
@@ -215,7 +239,7 @@ def test_a_teacher_is_a_yardstick_whose_files_are_held_to_their_digest(job):
     write(job.out / "leaderboard.json", board)
     lines = [json.loads(line) for line in (job.out / "answers.jsonl").read_text().splitlines()]
     for line in lines:
-        line["answers"]["teacher"] = "x"
+        line["answers"]["teacher"], line["scores"]["teacher"] = "x", line["scores"]["base"]
     (job.out / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     job.digests = {**DIGESTS, "teacher": "t" * 64}
     assert not failures(verify_evaluation(EvaluateConfig(), job))
