@@ -4,7 +4,8 @@ Reads:    dataset (train.jsonl, heldout.jsonl), base (tokenizer and chat templat
 Writes:   the accepted rows again; train.parquet, heldout.parquet: token ids and where each completion begins;
           contract.json: digests of the words, the answer schema and the tokenizer files that made them.
 Verifies: row rules; set-level audit; no input in both splits; no row longer than max_length_tokens; the supervised span
-          decodes to exactly the answer and ends on the end-of-turn token.
+          decodes to exactly the answer and ends on the end-of-turn token. Gates that so few held-out rows cannot tell are
+          reported.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from pydantic import Field
 
 from data_contracts.context import count_labels
+from data_contracts.gates import load_gates
 from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ContractError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import chat, hf_engine
+from tasks.engines.gating import gates_that_can_tell
 from tasks.engines.plain_tokenizer import PlainTokenizer
 from tasks.engines.prompt_digest import contract_digest, contract_parts
 from tasks.engines.token_rows import CONTRACT_FILE, TokenRow, read_token_rows, write_token_rows
@@ -103,6 +106,8 @@ def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:
     carried = json.loads((job.out / CONTRACT_FILE).read_text("utf-8"))["digest"]
     expected = contract_digest(job.prompt, job.inputs["base"])
     checks.append(check("prompt contract that the rows carry", carried[:16], "==", expected[:16]))
+    asked = list(heldout.iter_rows(named=True))
+    checks.append(gates_that_can_tell(load_gates(job.recipe), load_recipe(job.recipe), asked))
     if bad := failures(checks):
         sentences = "\n".join(f"  - {one.sentence()}" for one in bad)
         where = f"data_contracts/{job.recipe}/limits.yaml, profile {config.limits}"
@@ -176,7 +181,7 @@ STAGE = Stage(
     work=validate_dataset,
     verify=verify_rows,
     stack=("transformers", "tokenizers", "pandera", "polars"),
-    contract=("prompt.md", "output.py", "rows.py", "limits.yaml", "corrections.yaml"),
+    contract=("prompt.md", "output.py", "rows.py", "limits.yaml", "gates.yaml", "corrections.yaml"),
     uses_recipe=True,
 )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 from data_contracts import markers
 from data_contracts.gates import Gates, Measured, check_gates
-from data_contracts.verdict import Check, check
+from data_contracts.verdict import Check, check, report
 from tasks.engines.asking import Answers
 from tasks.engines.scoring import difference_interval, score_of
 from tasks.engines.survey import Scores
@@ -61,6 +62,23 @@ def _difference(
         return None, 0
     rows = sum(a is not None and b is not None for a, b in zip(ours, theirs, strict=True))
     return difference_interval(ours, theirs, gates.interval_fraction), rows
+
+
+def gates_that_can_tell(gates: Gates, recipe: ModuleType, rows: Sequence[dict]) -> Check:
+    """Told before anything is spent: how many gates have enough held-out rows that speak of their metric.
+
+    Counted on the labels, which every metric of a row is defined on; a gate beside another model has as many rows or fewer.
+    """
+    answers = [recipe.score(row, recipe.parse_output(recipe.completion(row), row)) for row in rows]
+    counts = {name: sum(one[name] is not None for one in answers) for name in gates.metrics if name in answers[0]}
+    asked = {name: count for name, count in counts.items() if count or not gates.metrics[name].only_where_asked}
+    needed = {name: gates.metrics[name].rows_needed for name in asked}
+    few = [f"{name}: {count} of {needed[name]}" for name, count in asked.items() if count < needed[name]]
+    able = len(asked) - len(few)
+    if len(rows) < gates.min_heldout_rows:
+        few, able = [f"{len(rows)} held-out rows of {gates.min_heldout_rows}", *few], 0
+    warning = f"the others will end in 'cannot tell', and nothing is published: {'; '.join(few)}" if few else ""
+    return report("gates that the held-out rows can tell", f"{able} of {len(asked)}", detail=warning)
 
 
 def beside_teacher(mine: Scores, teacher: Scores, gates: Gates, max_below_fraction: float) -> Check:

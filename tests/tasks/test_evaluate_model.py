@@ -11,7 +11,7 @@ from data_contracts.gates import load_gates
 from data_contracts.verdict import Verdict, failures, overall
 from tasks.core.stage import Job
 from tasks.engines.asking import Answers
-from tasks.engines.gating import beside_teacher
+from tasks.engines.gating import beside_teacher, gates_that_can_tell
 from tasks.engines.scoring import difference_interval, score_of
 from tasks.engines.survey import Survey
 from tasks.evaluate_model import EvaluateConfig, _judge, verify_evaluation
@@ -133,6 +133,14 @@ def test_malformed_inputs_must_be_refused_and_good_ones_must_not(rows):
     few = {one.name: one for one in failures(judge_of([*rows, *malformed[:7]]))}
     assert few.keys() == {"error_schema_fraction"}
     assert few["error_schema_fraction"].verdict is Verdict.CANNOT_TELL
+
+
+def test_gates_that_rows_are_too_few_for_are_told_before_any_model_is(rows):
+    gates = load_gates("signals")
+    assert gates_that_can_tell(gates, signals, rows).sentence() == "gates that the held-out rows can tell: 4 of 4."
+    few = gates_that_can_tell(gates, signals, [row for row in rows if not signals.disagrees(row)] * 3)
+    assert few.measured == "3 of 4" and "disagreeing_sign_accuracy_fraction: 0 of 30" in few.detail
+    assert gates_that_can_tell(gates, signals, rows[:51]).measured == "0 of 4"
 
 
 def test_a_sign_that_only_a_few_rows_can_show_cannot_be_told(rows):
