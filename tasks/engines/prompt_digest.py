@@ -14,7 +14,8 @@ from data_contracts.errors import ArtifactError
 from data_contracts.prompt import PromptContract
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
-
+_SPECIAL = ("bos_token", "eos_token", "add_bos_token", "add_eos_token")
+"""What of tokenizer_config.json turns a row into ids; the rest of it says how a library stores the tokenizer."""
 
 CARRIED = "prompt_contract.json"
 """In the folder of a model that was made here: the contract it was trained for."""
@@ -30,18 +31,27 @@ def contract_digest(contract: PromptContract, model_folder: Path) -> str:
 
 
 def contract_parts(contract: PromptContract, model_folder: Path) -> dict[str, str]:
-    """The digest under "digest", and those of its parts: "prompt" and one for each tokenizer file."""
+    """The digest under "digest", and those of its parts: "prompt", the special tokens, and one for each tokenizer file."""
     found = {name: model_folder / name for name in _FILES if (model_folder / name).is_file()}
     if not found.keys() - {"chat_template.jinja"}:
         raise ArtifactError(f"prompt: {model_folder.name} holds no tokenizer. Expected one of {', '.join(_FILES[:3])}.")
     parts = {"prompt": contract.digest}
     parts |= {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+    path = model_folder / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    parts["special_tokens"] = _digest({name: _text(config.get(name)) for name in _SPECIAL})
     if "chat_template.jinja" not in found:
-        config = json.loads((model_folder / "tokenizer_config.json").read_text("utf-8"))
-        template = json.dumps(config.get("chat_template"), sort_keys=True)
-        parts["chat_template"] = hashlib.sha256(template.encode()).hexdigest()
-    whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return {**parts, "digest": whole}
+        parts["chat_template"] = _digest(config.get("chat_template"))
+    return {**parts, "digest": _digest(parts)}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _text(token: dict | str | bool | None) -> str | bool | None:
+    """One spelling for a token that is stored as text or as an object around its text."""
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def write_carried(model_folder: Path, digest: str) -> None:

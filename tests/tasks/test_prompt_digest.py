@@ -38,13 +38,20 @@ def test_words_schema_tokenizer_and_template_each_change_it(folder):
         path.write_bytes(before + b" ")
         found.append(contract_digest(contract, folder))
         path.write_bytes(before)
+    config_path = folder / "tokenizer_config.json"
+    config = json.loads(config_path.read_text())
+    for name, value in (("eos_token", "<|endoftext|>"), ("bos_token", "<|im_start|>"), ("add_bos_token", True)):
+        config_path.write_text(json.dumps({**config, name: value}))
+        found.append(contract_digest(contract, folder))
+    same = {"eos_token": {"content": config["eos_token"], "special": True}, "model_max_length": 7}
+    config_path.write_text(json.dumps({**config, **same}))
+    assert contract_digest(contract, folder) == found[0]
     template = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").unlink()
-    config = json.loads((folder / "tokenizer_config.json").read_text())
     for text in (template, template + " "):
-        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": text}))
+        config_path.write_text(json.dumps(config | {"chat_template": text}))
         found.append(contract_digest(contract, folder))
-    assert len(set(found)) == len(found) == 8
+    assert len(set(found)) == len(found) == 11
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path):
