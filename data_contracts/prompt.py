@@ -61,6 +61,15 @@ class PromptContract(BaseModel):
         """The chat of each task, with `text` in every field: what a template must be able to carry."""
         return [self.messages(dict.fromkeys(_fields(user), text) | {"task": task}) for task, user in self.users.items()]
 
+    def shown(self, row: Mapping[str, object]) -> dict[str, object]:
+        """The columns of a row that its prompt shows, and its task: all that a client needs to send.
+
+        Raises:
+            ContractError: the row's task has no template.
+        """
+        names = _fields(self.users[self._task_of(row)])
+        return {name: row[name] for name in ("task", *names, "context") if row.get(name) is not None}
+
     def messages(self, row: Mapping[str, object], context: Sequence[Line] = ()) -> list[dict[str, str]]:
         """The chat before the answer: a system and a user message.
 

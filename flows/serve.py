@@ -9,6 +9,7 @@ from pathlib import Path
 from flows.config import load_config, profile_path
 from tasks.core.errors import ConfigError
 from tasks.publish_model import PublishConfig
+from tasks.recipes import load_recipe
 from tasks.release.released import Released, open_release
 
 HOST = "127.0.0.1"
@@ -24,11 +25,13 @@ def serve(release: str, quantization: str | None = None, port: int = 8080, conte
     import uvicorn
 
     from tasks.engines.llama_server import make_app
+    from tasks.release.row_route import add_row_route
 
     folder, default = locate(release)
     with _listen(port) as listener:
         found = open_release(folder, quantization or default)
         app = make_app(found.path, found.name, context_tokens)
+        add_row_route(app, found.prompt, load_recipe(found.prompt.recipe))
         print(greeting(found, f"http://{HOST}:{listener.getsockname()[1]}/v1"), flush=True)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         server.run(sockets=[listener])
@@ -47,12 +50,13 @@ def locate(release: str) -> tuple[Path, str]:
 
 def greeting(found: Released, url: str) -> str:
     """What a user of the API needs: its address, the model's name, and a request that works as it stands."""
-    body = json.dumps({"messages": found.messages}, ensure_ascii=False).replace("'", "'\\''")
+    body = json.dumps({"row": found.row}, ensure_ascii=False).replace("'", "'\\''")
     return (
         f"{found.path.name}: sha256 {found.digest[:12]}, as evaluated; greedy unless asked otherwise\n"
         f"base URL  {url}\n"
         f"model     {found.name}\n"
-        f"example   curl {url}/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"example   curl {url}/rows -H 'Content-Type: application/json' -d '{body}'\n"
+        "It sends a row, and the prompt contract writes the chat. /chat/completions takes any words; trained were only these.\n"
         "Any API key will do. Ctrl-C stops."
     )
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompt import PromptContract, load_prompt
 from tasks.core.artifact import sha256_file
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
@@ -22,8 +22,10 @@ class Released:
     """Release and quantisation, such as signals-nano-q8_0."""
     path: Path
     digest: str
-    messages: list[dict[str, str]]
-    """A conversation that the model was trained for: the prompt of the first held-out row."""
+    prompt: PromptContract
+    """The words that it was trained on."""
+    row: dict[str, object]
+    """What the prompt shows of the first held-out row: an example of what the model was trained for."""
 
 
 def open_release(folder: Path, quantization: str) -> Released:
@@ -60,5 +62,5 @@ def open_release(folder: Path, quantization: str) -> Released:
     carried = read_header(path, PROMPT_CONTRACT_KEY)
     refuse_another_contract(f"release: {path.name}", carried, contract_digest(prompt, folder / "model"))
     with (folder / "heldout.jsonl").open(encoding="utf-8") as lines:
-        messages = prompt.messages(json.loads(next(lines)))
-    return Released(f"{board['name']}-{quantization}", path, digest, messages)
+        row = prompt.shown(json.loads(next(lines)))
+    return Released(f"{board['name']}-{quantization}", path, digest, prompt, row)

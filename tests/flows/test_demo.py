@@ -287,6 +287,7 @@ def test_the_served_release_sees_the_same_prompt_and_gives_the_same_answer(demo)
 
     from data_contracts.prompt import load_prompt
     from tasks.engines.llama_engine import LlamaEngine
+    from tasks.recipes import load_recipe
 
     rows = [json.loads(line) for line in (demo.release / "heldout.jsonl").read_text().splitlines()[:6]]
     path = demo.release / "gguf" / "signals-nano-q8_0.gguf"
@@ -306,6 +307,9 @@ def test_the_served_release_sees_the_same_prompt_and_gives_the_same_answer(demo)
                 assert got.usage.prompt_tokens == len(ids)
                 assert got.choices[0].message.content == engine.generate([ids], 192)[0].text
                 assert got.choices[0].finish_reason == "stop"
+            by_row = client.post("/rows", body={"row": row, "max_tokens": 192}, cast_to=object)
+            assert by_row["messages"] == messages and by_row["text"] == got.choices[0].message.content
+            assert by_row["answer"] == load_recipe("signals").parse_output(by_row["text"]).fields and by_row["answer"]
     finally:
         served.kill()
         served.wait()

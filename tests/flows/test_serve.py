@@ -156,9 +156,41 @@ def test_a_web_page_cannot_read_answers(client):
 
 
 def test_the_printed_example_works_as_it_stands(served):
-    command = served[0].partition("example   ")[2].partition("\nAny API key")[0]
+    command = served[0].partition("example   ")[2].partition("\nIt sends a row")[0]
     done = subprocess.run(["bash", "-c", f"{command} -s"], capture_output=True, text=True, timeout=120)
-    assert json.loads(done.stdout)["usage"]["prompt_tokens"] > 50, done
+    row = json.loads((CONTRACTS_FOLDER / "signals" / "examples" / "gold.jsonl").read_text().splitlines()[0])
+    assert json.loads(done.stdout)["messages"] == load_prompt("signals").messages(row), done
+
+
+def test_a_row_is_asked_in_the_words_of_training_and_its_answer_read_back(release, served):
+    import httpx
+
+    url = re.search(r"base URL +(\S+)", served[0])[1] + "/rows"
+    row = {"headline": "ECB holds rates", "question": "Will the ECB cut by {June}?"}
+    lines = [("Market closes", "2026-06-30")]
+    got = httpx.post(url, json={"row": row, "context": lines, "max_tokens": MAX_TOKENS}, timeout=60).json()
+    expected = load_prompt("signals").messages(row, lines)
+    assert got["messages"] == expected and expected[1]["content"].endswith("Market closes: 2026-06-30")
+    with LlamaEngine(release / "gguf" / "tiny-f16.gguf", n_threads=1) as engine:
+        direct = engine.generate([engine.tokenize(engine.render_chat(expected))], MAX_TOKENS)[0]
+    assert got["text"] == direct.text.replace("\ufffd", "")
+    assert (got["answer"], got["problem"]) == (None, "no closing </think>")  # a random model writes no answer
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"row": {"headline": "ECB holds rates"}}, "question"),
+        ({"row": {"headline": "x", "question": "y"}, "context": [["Headline", "another"]]}, "1 of 1 context lines"),
+        ({"rows": {"headline": "x", "question": "y"}}, "rows"),
+        ({"row": {"headline": "word " * 600, "question": "y"}}, "512"),
+    ],
+)
+def test_a_row_that_cannot_be_asked_is_refused_with_the_reason(served, body, said):
+    import httpx
+
+    answer = httpx.post(re.search(r"base URL +(\S+)", served[0])[1] + "/rows", json=body, timeout=60)
+    assert 400 <= answer.status_code < 500 and said in answer.text, answer.text
 
 
 def test_ctrl_c_stops_it_without_a_traceback(release):
