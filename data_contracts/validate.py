@@ -18,7 +18,7 @@ from data_contracts.contract import RowTally, check_batch
 from data_contracts.corrections import Corrector
 from data_contracts.distributions import Distributions
 from data_contracts.errors import ConfigError
-from data_contracts.findings import RejectedRows, format_table
+from data_contracts.findings import RejectedRows, format_table, free_name
 from data_contracts.limits import Limits, load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.rows_file import RowBatch, known_file, read_rows, row_batches
@@ -179,13 +179,14 @@ class _Passes:
     def _corrected(self, batch: RowBatch) -> tuple[pl.DataFrame, pl.Series, dict[str, pl.Series]]:
         """The rows after corrections.yaml, with their numbers in the file, and which of their cells are text."""
         end = batch.first_row + batch.frame.height
-        numbers = pl.int_range(batch.first_row, end, dtype=pl.UInt32, eager=True).alias(ROW_NUMBER)
+        carried = free_name(ROW_NUMBER, batch.frame.columns)
+        numbers = pl.int_range(batch.first_row, end, dtype=pl.UInt32, eager=True).alias(carried)
         if not batch.frame.width:
             return batch.frame, numbers, {}
         frame = self.corrector.apply(batch.frame.with_columns(numbers))
-        left = frame[ROW_NUMBER]
+        left = frame[carried]
         places = left - batch.first_row
-        return frame.drop(ROW_NUMBER), left, {name: cells.gather(places) for name, cells in batch.texts.items()}
+        return frame.drop(carried), left, {name: cells.gather(places) for name, cells in batch.texts.items()}
 
 
 def _read_ahead(items: Iterator[T]) -> Iterator[T]:
