@@ -107,6 +107,22 @@ def _advice(given: pl.DataType, wanted: pl.DataType) -> str:
     return "write text in quotes" if wanted == pl.String else "write numbers without quotes"
 
 
+def put(cells: pl.Series, hit: pl.Series, value: Any, dtype: Any) -> pl.Series:
+    """The cells with `value`, which suits `dtype`, where `hit` is true. The column becomes `dtype` when all its cells fit that:
+    a part of a file that holds whole numbers alone, or nothing, is read as less. Else it stays numbers or text, and a column
+    of another kind stays as it is: each of its rows breaks a rule."""
+    fitting, wrong = fit(cells, dtype)
+    if not wrong:
+        cells, new = fitting, pl.lit(value, dtype=dtype)
+    elif cells.dtype == pl.String:
+        new = pl.lit(str(value))
+    elif cells.dtype.is_numeric() and dtype.is_numeric():
+        new = pl.lit(value, dtype=dtype)
+    else:
+        return cells
+    return pl.select(pl.when(hit).then(new).otherwise(cells).alias(cells.name)).to_series()
+
+
 def _utf8(value: bytes | None) -> str | None:
     try:
         return None if value is None else value.decode("utf-8")

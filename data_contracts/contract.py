@@ -78,9 +78,8 @@ def check_rows(
 
 def check_batch(recipe: str, frame: pl.DataFrame, texts: Mapping[str, pl.Series] | None = None) -> RowFindings:
     """The same for a part of a table, which may have any number of rows."""
-    columns = _columns(recipe)
-    schema = {name: column.dtype.type for name, column in columns.items()}
-    optional = {name for name, column in columns.items() if not column.required}
+    schema = column_types(recipe)
+    optional = {name for name, column in _columns(recipe).items() if not column.required}
     whole, typed, structural = _typed(plain(frame), schema, optional, texts or {})
     doubtful: dict[str, set[int]] = {}
     for rule in structural:
@@ -92,6 +91,11 @@ def check_batch(recipe: str, frame: pl.DataFrame, texts: Mapping[str, pl.Series]
 
 def _model(recipe: str) -> Any:
     return import_module(f"data_contracts.{recipe}.rows").ROWS
+
+
+def column_types(recipe: str) -> dict[str, Any]:
+    """Each column of the row contract, and the polars type of its cells."""
+    return {name: column.dtype.type for name, column in _columns(recipe).items()}
 
 
 def _columns(recipe: str) -> dict[str, Any]:

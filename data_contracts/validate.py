@@ -80,7 +80,7 @@ class Validation:
     def table(self) -> str:
         """The findings for people: row rules first, then one aligned line for each check on the set."""
         lines = [format_table(self.findings, self.path, self.rejected_path or "")]
-        lines += [f"  {one.name}: {one.measured}. {one.detail}" for one in self.corrections if one.measured]
+        lines += [f"  {one.name}: {one.measured}. {one.detail}" for one in self.corrections if one.detail]
         accepted = self.findings.n_rows - self.findings.n_rejected
         head = f"{self.limits.recipe} set of {accepted:,} accepted rows"
         lines += ["", f"{head}, limits '{self.limits.profile}': {overall(self.audit).value}"]
