@@ -76,7 +76,7 @@ def validate(
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of a model, whose tokens are counted too.")] = None,
     max_length_tokens: Annotated[int, typer.Option(min=16, help="With --tokenizer: longest row, in tokens.")] = 2048,
 ) -> None:
-    """Check rows against their contract, in seconds and without a server; exit code 0 only when everything passes."""
+    """Check rows against their contract, in seconds and without a server; exit code 0 only when everything checked passes."""
     from data_contracts.verdict import Verdict
     from flows.checking import check_file
 
