@@ -41,8 +41,8 @@ serve: setup ## serve the released GGUF with an OpenAI-compatible API on loopbac
 ui: setup ## Prefect server, worker and deployments on loopback; Ctrl-C stops them all
 	@$(RUN) -m deployments.ui
 
-validate: setup ## check rows: make validate RECIPE=signals DATA=path
-	@$(RUN) -m flows validate $(RECIPE) $(DATA)
+validate: setup ## check rows: make validate RECIPE=signals DATA=path [TOKENIZER=folder of a model]
+	@$(RUN) -m flows validate $(RECIPE) $(DATA) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
 
 clean: ## remove what runs made: store, release, validation, caches (.venv and .venv-vllm stay)
 	rm -rf store release comparison validation .prefect .pytest_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from data_contracts.cells import fit, plain
 from data_contracts.findings import SHOWN_EXAMPLES, BrokenRule, RowFindings, RuleCount, one_check
 from data_contracts.limits import Limits, load_limits
 from data_contracts.verdict import Check
@@ -77,11 +78,12 @@ def check_rows(
 
 def check_batch(recipe: str, frame: pl.DataFrame, texts: Mapping[str, pl.Series] | None = None) -> RowFindings:
     """The same for a part of a table, which may have any number of rows."""
-    columns = _columns(recipe)
-    schema = {name: column.dtype.type for name, column in columns.items()}
-    optional = {name for name, column in columns.items() if not column.required}
-    whole, typed, structural = _typed(frame, schema, optional, texts or {})
-    doubtful = {rule.column: set(rule.rows) for rule in structural}
+    schema = column_types(recipe)
+    optional = {name for name, column in _columns(recipe).items() if not column.required}
+    whole, typed, structural = _typed(plain(frame), schema, optional, texts or {})
+    doubtful: dict[str, set[int]] = {}
+    for rule in structural:
+        doubtful.setdefault(rule.column, set()).update(rule.rows)
     broken = [*_extra_columns(frame, schema), *structural]
     broken += _value_rules(_model(recipe), typed, doubtful) if frame.height else []
     return RowFindings(recipe, whole, typed, tuple(broken))
@@ -89,6 +91,11 @@ def check_batch(recipe: str, frame: pl.DataFrame, texts: Mapping[str, pl.Series]
 
 def _model(recipe: str) -> Any:
     return import_module(f"data_contracts.{recipe}.rows").ROWS
+
+
+def column_types(recipe: str) -> dict[str, Any]:
+    """Each column of the row contract, and the polars type of its cells."""
+    return {name: column.dtype.type for name, column in _columns(recipe).items()}
 
 
 def _columns(recipe: str) -> dict[str, Any]:
@@ -105,7 +112,8 @@ def _too_few(n_rows: int, limits: Limits) -> list[BrokenRule]:
 def _typed(
     frame: pl.DataFrame, schema: dict, optional: set[str], texts: Mapping[str, pl.Series]
 ) -> tuple[pl.DataFrame, pl.DataFrame, list[BrokenRule]]:
-    """The table with whole numbers widened; the same as the contract types it; and the rules its columns break.
+    """The table with its numbers and texts in the contract's types where all cells of a column fit; the same as the contract
+    types it; and the rules its columns break.
 
     Cells that do not fit their type become null in the second table, so that one wrong cell hides no other rule.
     """
@@ -118,42 +126,15 @@ def _typed(
             typed[name] = pl.Series(name, [None] * frame.height, dtype=dtype)
             continue
         cells = frame[name]
-        if _widens(cells.dtype, dtype):
-            cells = cells.cast(dtype)
-            whole = whole.with_columns(cells)
-        elif cells.dtype != dtype or name in texts:
-            cells, rule = _misfits(cells, dtype, texts.get(name))
-            broken.append(rule)
+        if cells.dtype != dtype or name in texts:
+            fitting, wrong = fit(cells, dtype, texts.get(name))
+            for rule, mask in wrong.items():
+                rows = _numbers(mask)
+                broken.append(BrokenRule(name, rule, rows, _examples(cells, rows)))
+            whole = whole if wrong else whole.with_columns(fitting)
+            cells = fitting
         typed[name] = cells.fill_nan(None) if cells.dtype.is_float() else cells
     return whole, pl.DataFrame(typed), broken
-
-
-def _misfits(cells: pl.Series, dtype: Any, text: pl.Series | None) -> tuple[pl.Series, BrokenRule]:
-    """The cells that fit `dtype`, the others null; and the rule that those break: all cells when one cannot tell which."""
-    castable = cells.dtype.is_numeric() or cells.dtype == pl.String
-    if text is not None:
-        wrong = cells.is_not_null() & (~text if dtype == pl.String else text)
-        fitting = cells.to_frame().select(pl.when(~wrong).then(cells).cast(dtype, strict=False)).to_series()
-        given = "number" if dtype == pl.String else "text"
-        numbers = _numbers(wrong)
-    else:
-        empty = pl.Series(cells.name, [None] * len(cells), dtype=dtype)
-        fitting = cells.cast(dtype, strict=False) if castable else empty
-        given = str(cells.dtype)
-        numbers = _numbers(fitting.is_null() & cells.is_not_null()) or tuple(range(1, len(cells) + 1))
-    rule = f"type {given}, not {dtype}; {_type_advice(cells.dtype, dtype)}"
-    return fitting.rename(cells.name), BrokenRule(cells.name, rule, numbers, _examples(cells, numbers))
-
-
-def _widens(given: pl.DataType, wanted: pl.DataType) -> bool:
-    numbers = given.is_integer() or (given.is_float() and wanted.is_float())
-    return given != wanted and (given == pl.Null or (numbers and wanted in (pl.Float64, pl.Int64)))
-
-
-def _type_advice(given: pl.DataType, wanted: pl.DataType) -> str:
-    if given.is_nested():
-        return "rows are flat: join a list into one text, with line breaks between"
-    return "write text in quotes" if wanted == pl.String else "write numbers without quotes"
 
 
 def _extra_columns(frame: pl.DataFrame, schema: dict) -> list[BrokenRule]:
@@ -199,4 +180,5 @@ def _numbers(mask: pl.Series) -> tuple[int, ...]:
 
 
 def _examples(cells: pl.Series, rows: tuple[int, ...]) -> tuple[tuple[int, Any], ...]:
-    return tuple((row, cells[row - 1]) for row in rows[:SHOWN_EXAMPLES])
+    shown = rows[:SHOWN_EXAMPLES]
+    return tuple(zip(shown, cells.gather([row - 1 for row in shown]).to_list(), strict=True))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_contracts.errors import ContractError
+from data_contracts.cells import put
+from data_contracts.contract import column_types
+from data_contracts.errors import ConfigError, ContractError
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.verdict import Check, report
 from data_contracts.yaml_model import read_yaml, validated
 
 Value = str | float | int
+SHOWN_BATCHES = 8
+KINDS = {pl.String: "text", pl.Int64: "whole numbers", pl.Float64: "numbers"}
+"""What the columns of a contract hold."""
 
 
 class Correction(BaseModel):
@@ -22,6 +27,8 @@ class Correction(BaseModel):
 
     source_batch: str = Field(min_length=1)
     """Batch that the row belongs to; a table without this batch is not searched."""
+    in_some_builds: bool = False
+    """The batch is made in some builds only (a teacher's rows, a file of one's own): a build whose tables lack it goes on."""
     match: dict[str, Value] = Field(min_length=1)
     """Values that single out one row of the batch, the bad value among them. Never empty: that would hit every row."""
     action: Literal["drop", "set"]
@@ -50,10 +57,31 @@ def load_corrections(recipe: str) -> list[Correction]:
     """The entries of corrections.yaml.
 
     Raises:
-        ConfigError: every wrong entry at once.
+        ConfigError: every wrong entry at once, values included that a column of the contract cannot hold.
     """
+    where = f"data_contracts/{recipe}/corrections.yaml"
     values = read_yaml(CONTRACTS_FOLDER / recipe / "corrections.yaml", "corrections")
-    return validated(Corrections, values, "corrections", f"data_contracts/{recipe}/corrections.yaml").corrections
+    entries = validated(Corrections, values, "corrections", where).corrections
+    if not entries:
+        return []
+    types = column_types(recipe)
+    problems = [
+        f"corrections: {where}: entry {number} ({one.reason}): {part} {name} {value!r}, and {name} holds {KINDS[types[name]]}. "
+        "Correct the value."
+        for number, one in enumerate(entries, start=1)
+        for part, values in (("match", one.match), ("set", one.set))
+        for name, value in values.items()
+        if types.get(name) in KINDS and not _suits(value, types[name])
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return entries
+
+
+def _suits(value: Value, dtype: Any) -> bool:
+    if isinstance(value, str) or dtype == pl.String:
+        return isinstance(value, str) and dtype == pl.String
+    return -(2**63) <= value < 2**63 and (dtype == pl.Float64 or value == int(value))
 
 
 def apply_corrections(recipe: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Check]]:
@@ -72,63 +100,86 @@ class Corrector:
 
     def __init__(self, recipe: str) -> None:
         self._corrections = load_corrections(recipe)
+        self._types = column_types(recipe)
         self._where = f"data_contracts/{recipe}/corrections.yaml"
+        self._batches: set[str] = set()
+        """All that were seen."""
         self._fits: dict[int, int] = {}
         """Rows found so far, for each entry whose batch was seen."""
-        self._lacking: dict[int, str] = {}
-        """Columns that every part so far lacked; empty once a part had them all: a part may lack an optional column."""
+        self._troubles: dict[int, str] = {}
+        """What kept an entry from being looked for in every part so far; empty once it was looked for in one: a part may
+        lack an optional column."""
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The part with its known-bad rows dropped or set right. Whether each was found once is told by `close`."""
-        batches = set(frame["source_batch"].unique()) if self._corrections and "source_batch" in frame.columns else ()
+        if not self._corrections or "source_batch" not in frame.columns:
+            return frame
+        batches = set(frame["source_batch"].unique())
+        self._batches |= batches
         for number, one in enumerate(self._corrections, start=1):
-            if one.source_batch not in batches:
-                continue
-            self._fits.setdefault(number, 0)
-            if lacking := [name for name in (*one.match, *one.set) if name not in frame.columns]:
-                self._lacking.setdefault(number, ", ".join(lacking))
-                continue
-            self._lacking[number] = ""
-            wanted = {"source_batch": one.source_batch, **one.match}
-            hit = pl.all_horizontal(pl.col(name) == pl.lit(value) for name, value in wanted.items())
-            try:
-                found = frame.filter(hit).height
-                if found == 1:
-                    drops = one.action == "drop"
-                    frame = frame.filter(hit.not_().fill_null(True)) if drops else _set(frame, hit, one.set)
-            except pl.exceptions.PolarsError:  # a number beside a column of text: that row is not the one meant
-                found = 0
-            self._fits[number] += found
+            if one.source_batch in batches:
+                frame = self._applied(frame, number, one)
         return frame
 
-    def close(self) -> list[Check]:
-        """One report of what was done in all parts.
+    def _applied(self, frame: pl.DataFrame, number: int, one: Correction) -> pl.DataFrame:
+        self._fits.setdefault(number, 0)
+        if lacking := [name for name in (*one.match, *one.set) if name not in frame.columns]:
+            self._troubles.setdefault(number, f"names {', '.join(lacking)}, not a column of the table")
+            return frame
+        wanted = {"source_batch": one.source_batch, **one.match}
+        try:
+            hit = frame.select(
+                pl.all_horizontal(pl.col(name) == pl.lit(value) for name, value in wanted.items()).fill_null(False)
+            ).to_series()
+        except pl.exceptions.PolarsError:
+            types = ", ".join(f"{name} is {frame.schema[name]}" for name in one.match)
+            self._troubles.setdefault(number, f"fits 0 rows: its values are of other types than the table's ({types})")
+            return frame
+        self._troubles[number] = ""
+        self._fits[number] += (found := int(hit.sum()))
+        if found != 1:
+            return frame
+        if one.action == "drop":
+            return frame.filter(~hit)
+        types = self._types  # a column that is none of the contract's rejects its rows, whatever is set
+        return frame.with_columns(
+            put(frame[name], hit, one.set[name], types[name]) for name in one.set if name in types
+        )
+
+    def close(self, *, whole_build: bool = False) -> list[Check]:
+        """One report of what was done in all parts. `whole_build`: these were all tables of a build, so that an entry whose
+        batch is in none of them is out of date, too, unless it says `in_some_builds`.
 
         Raises:
             ContractError: as `apply_corrections`.
         """
-        if problems := [one for one in map(self._problem, sorted(self._fits)) if one]:
+        problems = [one for one in map(self._problem, sorted(self._fits)) if one]
+        entries = dict(enumerate(self._corrections, start=1))
+        elsewhere = [number for number in entries if number not in self._fits]
+        if whole_build and self._batches:
+            problems += [self._gone(number) for number in elsewhere if not entries[number].in_some_builds]
+        if problems:
             raise ContractError("\n".join(problems))
-        done = [
-            f"{one.action}: {one.reason}" for one in (self._corrections[number - 1] for number in sorted(self._fits))
-        ]
-        detail = f"{len(self._corrections) - len(done)} belong to other batches" + "".join(f"; {what}" for what in done)
-        return [report("corrections applied", len(done), detail=detail if self._corrections else "")]
+        done = [f"{entries[number].action}: {entries[number].reason}" for number in sorted(self._fits)]
+        other = f"{len(elsewhere)} not looked at here: the rows hold none of their batches"
+        detail = "; ".join([*([other] if elsewhere else []), *done])
+        return [report("corrections applied", len(done), detail=detail)]
+
+    def _gone(self, number: int) -> str:
+        one = self._corrections[number - 1]
+        seen = ", ".join(sorted(map(str, self._batches))[:SHOWN_BATCHES])
+        return (
+            f"corrections: entry {number} ({one.reason}) fits no row: the build has no batch '{one.source_batch}' (it has "
+            f"{seen}). Its row is gone: delete the entry in {self._where}, or give it `in_some_builds: true` if other "
+            "builds make that batch."
+        )
 
     def _problem(self, number: int) -> str:
         one, fits = self._corrections[number - 1], self._fits[number]
-        if lacking := self._lacking[number]:
-            return f"corrections: entry {number} names {lacking}, not a column of the table. Correct {self._where}."
+        what = f"entry {number} ({one.reason})"
+        if trouble := self._troubles.get(number):
+            return f"corrections: {what} {trouble}. Correct the rows, or the entry in {self._where}."
         if fits == 1:
             return ""
         advice = "It was fixed at its source: delete the entry" if not fits else "Add values to its match"
-        what = f"entry {number} ({one.reason})"
         return f"corrections: {what} fits {fits} rows of '{one.source_batch}', not 1. {advice} in {self._where}."
-
-
-def _set(frame: pl.DataFrame, hit: pl.Expr, values: dict[str, Value]) -> pl.DataFrame:
-    mask = frame.select(hit).to_series()  # taken before any column changes: a match may name a column that is set
-    return frame.with_columns(
-        pl.when(mask).then(pl.lit(value, dtype=frame.schema[name])).otherwise(pl.col(name)).alias(name)
-        for name, value in values.items()
-    )

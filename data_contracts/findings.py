@@ -6,6 +6,7 @@ Row numbers count from 1, as the lines of a .jsonl file do. No function here kno
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import IO, Any, Protocol
 
 import polars as pl
 
+from data_contracts.cells import writable
 from data_contracts.verdict import Check, check
 
 SHOWN_EXAMPLES = 3
@@ -70,7 +72,8 @@ class Findings(Protocol):
 
 @dataclass(frozen=True)
 class RowFindings:
-    """A table beside its contract. `frame` is the table, numbers widened to the contract's types (1 becomes 1.0)."""
+    """A table beside its contract. `frame` is the table, each column in the contract's type when all its cells fit (1 becomes
+    1.0)."""
 
     recipe: str
     frame: pl.DataFrame
@@ -201,13 +204,21 @@ class RejectedRows:
             self._aside.replace(self.path)
 
 
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with as many underscores behind it as no other column has."""
+    while name in taken:
+        name += "_"
+    return name
+
+
 def _rejected(findings: RowFindings, numbers: pl.Series) -> pl.DataFrame:
     frame, reasons = findings.frame, findings.reasons
     places = [row - 1 for row in reasons]
-    mine = ("row", "reasons")
-    return pl.DataFrame(
+    told = pl.DataFrame(
         [
             numbers.gather(places).alias("row"),
             pl.Series("reasons", list(reasons.values()), dtype=pl.List(pl.String)),
         ]
-    ).hstack(frame.rename({name: f"{name}_" for name in mine if name in frame.columns})[places])
+    )
+    taken = {name: free_name(name, frame.columns) for name in told.columns if name in frame.columns}
+    return told.hstack(writable(frame[places]).rename(taken))

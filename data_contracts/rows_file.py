@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from data_contracts.cells import plain
 from data_contracts.errors import ContractError
 
 SHOWN_PROBLEMS = 5
@@ -59,7 +60,7 @@ def read_batch(path: Path | str) -> RowBatch:
     if path.suffix == ".jsonl":
         return next(_jsonl_batches(path, -1), RowBatch(1, pl.DataFrame()))
     try:
-        return RowBatch(1, pl.read_parquet(path))
+        return RowBatch(1, plain(pl.read_parquet(path, glob=False)))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable_parquet(path, error) from None
 
@@ -98,7 +99,9 @@ def row_batches(path: Path | str) -> Iterator[RowBatch]:
         empty = False
         yield batch
     if empty:
-        yield RowBatch(1, pl.DataFrame() if path.suffix == ".jsonl" else pl.read_parquet(path, n_rows=0))
+        yield RowBatch(
+            1, pl.DataFrame() if path.suffix == ".jsonl" else plain(pl.read_parquet(path, n_rows=0, glob=False))
+        )
 
 
 def known_file(path: Path | str) -> Path:
@@ -124,11 +127,26 @@ def _parquet_batches(path: Path) -> Iterator[RowBatch]:
         # Buffered page by page: a row group may hold a million rows.
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-                frame = pl.from_arrow(pa.Table.from_batches([batch]))
+                frame = plain(pl.from_arrow(pa.Table.from_batches([_proven(batch)])))
                 yield RowBatch(first, frame)
                 first += frame.height
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable_parquet(path, error) from None
+
+
+def _proven(batch: Any) -> Any:
+    """A batch whose text is UTF-8: polars believes that, and stops the process where it is not. Text that is none becomes
+    bytes, whose rows the contract names."""
+    import pyarrow as pa
+
+    try:
+        batch.validate(full=True)
+        return batch
+    except pa.ArrowInvalid:
+        fields = [one.with_type(pa.binary()) if one.type == pa.string() else one for one in batch.schema]
+        batch = batch.cast(pa.schema(fields))
+        batch.validate(full=True)
+        return batch
 
 
 def _unreadable_parquet(path: Path, error: Exception) -> ContractError:
@@ -237,7 +255,7 @@ def _parsed(path: Path, lines: list[bytes], first: int, shapes: set[Shape], colu
         for name, one in zip(keys, values, strict=True):
             types[name].add(one)
     try:
-        frame = pl.read_ndjson(b"".join(lines), schema={name: _dtype(found) for name, found in types.items()})
+        frame = _table(lines, {name: _dtype(found) for name, found in types.items()})
     except pl.exceptions.PolarsError as error:
         raise ContractError(
             f"rows: {path}: lines {first:,} to {first + len(lines) - 1:,} are JSON but no table ({_first_line(error)}). "
@@ -247,6 +265,17 @@ def _parsed(path: Path, lines: list[bytes], first: int, shapes: set[Shape], colu
         raise RuntimeError(f"{path}: {len(lines)} lines became {frame.height} rows")
     both = [name for name, found in types.items() if str in found and found & {int, float}]
     return RowBatch(first, frame, _text_cells(lines, both) if both else {})
+
+
+def _table(lines: list[bytes], schema: dict[str, Any]) -> pl.DataFrame:
+    whole = b"".join(lines)
+    try:
+        return pl.read_ndjson(whole, schema=schema)
+    except pl.exceptions.PolarsError:  # 2^63 is no 64-bit integer: read wider, so that the contract can name its row
+        wide = {name: pl.Int128() if dtype == pl.Int64 else dtype for name, dtype in schema.items()}
+        frame = pl.read_ndjson(whole, schema=wide)
+    narrow = {name: frame[name].cast(pl.Int64, strict=False) for name, dtype in schema.items() if dtype == pl.Int64}
+    return frame.with_columns(one for name, one in narrow.items() if one.null_count() == frame[name].null_count())
 
 
 def _dtype(types: set[type]) -> pl.DataType:

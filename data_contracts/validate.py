@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from data_contracts.contract import RowTally, check_batch
 from data_contracts.corrections import Corrector
 from data_contracts.distributions import Distributions
 from data_contracts.errors import ConfigError
-from data_contracts.findings import RejectedRows, format_table
+from data_contracts.findings import RejectedRows, format_table, free_name
 from data_contracts.limits import Limits, load_limits
 from data_contracts.prompt import CONTRACTS_FOLDER
 from data_contracts.rows_file import RowBatch, known_file, read_rows, row_batches
@@ -26,6 +26,9 @@ from data_contracts.verdict import Check, Verdict, check, failures, overall
 
 ROW_NUMBER = "__row"
 """Column that carries the number of each row in its file past a correction that drops rows."""
+
+TOKENS_NOT_CHECKED = {"token budget": "no tokenizer was given; --tokenizer FOLDER (a model's) counts tokens"}
+"""A file of rows alone knows no tokens."""
 
 T = TypeVar("T")
 
@@ -47,6 +50,8 @@ class Validation:
     """Where the rejected rows were written; None when there are none."""
     page_path: Path
     """Where the page with the distributions was written."""
+    not_checked: dict[str, str] = field(default_factory=dict)
+    """What was not asked for, and how to ask: told beside the verdict and never part of it, since nothing was measured."""
 
     @property
     def checks(self) -> list[Check]:
@@ -59,12 +64,13 @@ class Validation:
         return overall(self.checks)
 
     def sentence(self) -> str:
-        """The outcome in one line: `validate: <what is wrong, with counts>. <where to look>.`"""
+        """The outcome in one line: `validate: <what is wrong, with counts>. <where to look>. <what was not checked>.`"""
         total = self.findings.n_rows
         rows = f"{total:,} {'row' if total == 1 else 'rows'} of {self.path.name}"
         held_to = f"{self.limits.recipe} contract, limits '{self.limits.profile}'"
+        left = "".join(f" Not checked: {name} ({why})." for name, why in self.not_checked.items())
         if self.verdict is Verdict.PASS:
-            return f"validate: all {rows} keep the {held_to}. {len(self.checks)} checks passed."
+            return f"validate: all {rows} keep the {held_to}. {len(self.checks)} checks passed.{left}"
         parts = []
         if broken := self.findings.broken:
             rules = f"{len(broken)} {'rule' if len(broken) == 1 else 'rules'}"
@@ -75,20 +81,21 @@ class Validation:
             if count := sum(one.verdict is verdict for one in bad):
                 parts.append(f"{count} of {len(self.audit)} checks on the set {words}")
         fix = f"Correct the rows in {self.rejected_path}" if self.rejected_path else "See the table for what to do"
-        return f"validate: the {rows} do not keep the {held_to}: {'; '.join(parts)}. {fix}."
+        return f"validate: the {rows} do not keep the {held_to}: {'; '.join(parts)}. {fix}.{left}"
 
     def table(self) -> str:
         """The findings for people: row rules first, then one aligned line for each check on the set."""
         lines = [format_table(self.findings, self.path, self.rejected_path or "")]
-        lines += [f"  {one.name}: {one.measured}. {one.detail}" for one in self.corrections if one.measured]
+        lines += [f"  {one.name}: {one.measured}. {one.detail}" for one in self.corrections if one.detail]
         accepted = self.findings.n_rows - self.findings.n_rejected
         head = f"{self.limits.recipe} set of {accepted:,} accepted rows"
         lines += ["", f"{head}, limits '{self.limits.profile}': {overall(self.audit).value}"]
-        wide = max(len(one.name) for one in self.audit)
+        wide = max(map(len, [*(one.name for one in self.audit), *self.not_checked]))
         for one in self.audit:
             lines.append(f"  {one.verdict.value:<11}  {one.name:<{wide}}  {_numbers(one)}")
             if one.verdict is not Verdict.PASS:
                 lines.append(f"{'':15}{'. '.join(part.rstrip('.') for part in (one.detail, one.fix) if part)}.")
+        lines += [f"  not checked  {name:<{wide}}  {why}" for name, why in self.not_checked.items()]
         written = [("rejected rows", self.rejected_path or "none"), ("page", self.page_path)]
         return "\n".join([*lines, "", *(f"{what + ':':<15}{path}" for what, path in written)])
 
@@ -131,6 +138,7 @@ def validate_file(recipe: str, data: Path | str, limits: str = "default", out: P
         passes.distributions,
         rejected.path if passes.rows.n_rejected else None,
         page,
+        TOKENS_NOT_CHECKED,
     )
     write_page(found)
     return found
@@ -179,13 +187,14 @@ class _Passes:
     def _corrected(self, batch: RowBatch) -> tuple[pl.DataFrame, pl.Series, dict[str, pl.Series]]:
         """The rows after corrections.yaml, with their numbers in the file, and which of their cells are text."""
         end = batch.first_row + batch.frame.height
-        numbers = pl.int_range(batch.first_row, end, dtype=pl.UInt32, eager=True).alias(ROW_NUMBER)
+        carried = free_name(ROW_NUMBER, batch.frame.columns)
+        numbers = pl.int_range(batch.first_row, end, dtype=pl.UInt32, eager=True).alias(carried)
         if not batch.frame.width:
             return batch.frame, numbers, {}
         frame = self.corrector.apply(batch.frame.with_columns(numbers))
-        left = frame[ROW_NUMBER]
+        left = frame[carried]
         places = left - batch.first_row
-        return frame.drop(ROW_NUMBER), left, {name: cells.gather(places) for name, cells in batch.texts.items()}
+        return frame.drop(carried), left, {name: cells.gather(places) for name, cells in batch.texts.items()}
 
 
 def _read_ahead(items: Iterator[T]) -> Iterator[T]:

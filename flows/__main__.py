@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from data_contracts.errors import ConfigError, ContractError, PlumblineError
+from data_contracts.yaml_model import parse_yaml
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -76,7 +76,7 @@ def validate(
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of a model, whose tokens are counted too.")] = None,
     max_length_tokens: Annotated[int, typer.Option(min=16, help="With --tokenizer: longest row, in tokens.")] = 2048,
 ) -> None:
-    """Check rows against their contract, in seconds and without a server; exit code 0 only when everything passes."""
+    """Check rows against their contract, in seconds and without a server; exit code 0 only when everything checked passes."""
     from data_contracts.verdict import Verdict
     from flows.checking import check_file
 
@@ -174,7 +174,8 @@ def _changes(pairs: list[str]) -> dict:
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
         raise ConfigError(f"config: --set needs name=value, found {', '.join(wrong)}. Example: --set train.epochs=3")
-    return {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+    split = (pair.split("=", 1) for pair in pairs)
+    return {name: parse_yaml(value, f"config: the value of --set {name}") for name, value in split}
 
 
 def main() -> int:

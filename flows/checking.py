@@ -17,13 +17,15 @@ def check_file(
 ) -> Validation:
     """Every rule on every row and the audit of the set; with the folder of a model also the token budget: no row longer than
     `max_length_tokens`, and the supervised span exactly the answer, ended by the end token. That part holds all rows in memory.
+    Without, the report says that tokens were not checked, which is no verdict.
 
     Raises:
         ConfigError, ContractError: as `validate_file`; the folder holds no tokenizer.
     """
     found = validate_file(recipe, data, limits)
     if tokenizer:
-        found = replace(found, audit=(*found.audit, *_token_checks(found, Path(tokenizer), max_length_tokens)))
+        tokens = _token_checks(found, Path(tokenizer), max_length_tokens)
+        found = replace(found, audit=(*found.audit, *tokens), not_checked={})
         write_page(found)
     return found
 

@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from data_contracts.gates import load_gates
 from data_contracts.limits import load_limits
 from data_contracts.prompt import load_prompt
+from data_contracts.yaml_model import parse_yaml
 from tasks.build_dataset import DatasetConfig
 from tasks.core.errors import ConfigError
 from tasks.core.stage import Run, Settings
@@ -121,11 +121,8 @@ ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 def profiles(flow: str = "finetune") -> list[str]:
     """Every configuration of a flow that ships, as recipe/profile."""
-    found = {
-        path.relative_to(CONFIGS_FOLDER).with_suffix("").as_posix(): yaml.safe_load(path.read_text("utf-8"))
-        for path in CONFIGS_FOLDER.glob("*/*.yaml")
-    }
-    return sorted(name for name, values in found.items() if values.get("flow", "finetune") == flow)
+    found = [path for path in CONFIGS_FOLDER.glob("*/*.yaml") if flow_of(path) == flow]
+    return sorted(path.relative_to(CONFIGS_FOLDER).with_suffix("").as_posix() for path in found)
 
 
 def profile_path(profile: str, *flows: str) -> Path:
@@ -144,8 +141,8 @@ def profile_path(profile: str, *flows: str) -> Path:
 def flow_of(path: Path) -> str:
     """Which flow a YAML file says that it is for; whatever else is wrong with it, `load_config` tells."""
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except yaml.YAMLError:
+        values = parse_yaml(path.read_bytes(), path.name)
+    except ConfigError:
         return "finetune"
     return str(values.get("flow", "finetune")) if isinstance(values, dict) else "finetune"
 
@@ -162,12 +159,7 @@ def load_config(
         ConfigError: all unknown keys, wrong types, impossible values and missing files at once; a file for another flow.
     """
     flow = str(kind.model_fields["flow"].default)
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"config: {path.name} is not YAML: {' '.join(str(error).split())}. Correct that line."
-        ) from None
+    values = parse_yaml(path.read_bytes(), f"config: {path.name}")
     if not isinstance(values, dict):
         raise ConfigError(f"config: {path.name} holds no settings. Start from one of: {', '.join(profiles(flow))}.")
     if (meant := values.get("flow", "finetune")) != flow:

@@ -45,7 +45,7 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
 
     Raises:
         ContractError: rows or the set break the contract; every rejected row is in rejected-<split>.jsonl with its reasons;
-            or an entry of corrections.yaml does not fit exactly one row of both splits.
+            or an entry of corrections.yaml does not fit exactly one row of both splits, which are the whole build.
     """
     from data_contracts.contract import check_rows
     from data_contracts.corrections import Corrector
@@ -58,7 +58,7 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
     # One for both: a batch may lie in both splits, and the row that an entry means is in one of them.
     corrector = Corrector(job.recipe)
     corrected = {split: corrector.apply(read_rows(path)) for split, path in paths.items()}
-    corrector.close()
+    (corrections,) = corrector.close(whole_build=True)
     tables, frames = [], {}
     for split, path in paths.items():
         findings = check_rows(job.recipe, corrected[split], limits)
@@ -78,6 +78,8 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
     parts = contract_parts(job.prompt, job.inputs["base"])
     (job.out / CONTRACT_FILE).write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
     facts = {f"{split}_rows": frames[split].height for split in SPLITS}
+    if corrections.detail:
+        facts["corrections"] = corrections.detail
     if job.prompt.context is not None:  # the card says which lines the model has read, and which it never has
         train = frames["train"]
         facts["context_labels"] = count_labels(train["context"] if "context" in train.columns else [])

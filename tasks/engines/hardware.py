@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_contracts.yaml_model import parse_yaml
 from tasks.core.errors import ConfigError
 from tasks.core.keys import PROJECT_ROOT
 
@@ -41,7 +41,7 @@ def load_hardware(name: str) -> Hardware:
     Raises:
         ConfigError: there is no such entry, or it is not well-formed.
     """
-    entries = yaml.safe_load(HARDWARE_FILE.read_text("utf-8"))
+    entries = parse_yaml(HARDWARE_FILE.read_bytes(), "hardware: configs/hardware.yaml")
     if name not in entries:
         raise ConfigError(
             f"hardware: configs/hardware.yaml has no {name!r}. Known: {', '.join(entries)}. Add it, with its price, or null."

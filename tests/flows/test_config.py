@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import CONFIGS_FOLDER, load_config, profile_path, profiles
+from flows.__main__ import _changes
+from flows.config import CONFIGS_FOLDER, flow_of, load_config, profile_path, profiles
 from tasks.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,8 @@ def test_a_missing_engine_is_told_before_the_first_minute(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["no/such"], ["signals/nano", "--set", "train.rnak=3"], ["signals/nano", "--set", "x"]]
+    "arguments",
+    [["no/such"], *(["signals/nano", "--set", one] for one in ("train.rnak=3", "x", "publish.hub_repo=@me"))],
 )
 def test_the_command_line_ends_with_a_message_and_code_1(arguments):
     done = subprocess.run(
@@ -173,3 +175,43 @@ def test_a_typo_in_an_optional_block_names_what_is_allowed_there(tmp_path):
         load_config(path)
     (line,) = [one for one in str(caught.value).splitlines() if "modle" in one]
     assert "unknown setting" in line and "model, retries" in line
+
+
+MINIMAL = "name: c\nrecipe: signals\nbase: {source: nano}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINIMAL + "train: {learning_rate: 1.0e-4, rank: 8, learning_rate: 1.0e-2}\n", "key 'learning_rate' stands in"),
+        (MINIMAL + "train: {{ x }}\n", "c.yaml, line 4 cannot be read: a key is a list or a mapping"),
+        (MINIMAL + "merge: 2026-02-30\n", "c.yaml, line 4 cannot be read: '2026-02-30' is no timestamp"),
+        ((MINIMAL + "store: caf\xe9\n").encode("latin-1"), "c.yaml, line 4 cannot be read: byte 0xe9 is not UTF-8"),
+        (MINIMAL + "1: 2\n", "problem(s). Nothing was run."),
+        ("", "holds no settings"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_told_with_its_line(tmp_path, text, said):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert said in str(error.value)
+    assert profile_path("signals/nano", "finetune").is_file()
+    assert flow_of(path) == "finetune"
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("publish.hub_repo=@me", "the value of --set publish.hub_repo, line 1 cannot be read: found character '@'"),
+        ("x=[", "the value of --set x, line 1 cannot be read"),
+        ("x={a: 1, a: 2}", "key 'a' stands in line 1 and again"),
+        ("x=2026-02-30", "'2026-02-30' is no timestamp"),
+    ],
+)
+def test_a_change_that_is_no_yaml_is_told_with_its_name(pair, said):
+    with pytest.raises(ConfigError) as error:
+        _changes([pair])
+    assert said in str(error.value)
+    assert _changes(["a.b=c=d", "e=[1, x]"]) == {"a.b": "c=d", "e": [1, "x"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,8 @@ def test_command_passes_without_torch_or_prefect(tmp_path):
     assert "checks passed" in done.stdout and "HEAVY []" in done.stdout
     page = tmp_path / "validation" / "gold.jsonl" / "report.html"
     assert page.is_file() and str(page.relative_to(tmp_path)) in done.stdout
+    assert re.search(r"not checked +token budget +no tokenizer was given; --tokenizer FOLDER", done.stdout)
+    assert "checks passed. Not checked: token budget" in done.stdout and "Not checked: token" in page.read_text()
 
 
 def test_command_counts_tokens_of_a_named_model_without_torch(tmp_path, tiny_base):
@@ -145,12 +148,21 @@ def test_command_counts_tokens_of_a_named_model_without_torch(tmp_path, tiny_bas
     done = run_command(*asked, "100000", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "file's rows longer than max_length_tokens" in done.stdout and "HEAVY []" in done.stdout
+    assert "not checked" not in done.stdout.lower()
     assert "max_length_tokens" in (tmp_path / "validation" / "gold.jsonl" / "report.html").read_text()
     done = run_command(*asked, "100", cwd=tmp_path)
     assert done.returncode == 1 and "1 of " in done.stderr and "checks on the set failed" in done.stderr
     assert "Shorten the rows or raise" in done.stdout
     done = run_command("signals", str(GOLD), "--tokenizer", str(tmp_path), cwd=tmp_path)  # no model
     assert done.returncode == 1 and "lacks tokenizer.json" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@pytest.mark.parametrize(("given", "passed_on"), [(["TOKENIZER=some/model"], " --tokenizer some/model"), ([], "")])
+def test_make_passes_the_tokenizer_on(given, passed_on):
+    argv = ["make", "--dry-run", "validate", "RECIPE=signals", "DATA=rows.jsonl", *given]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].rstrip() == f".venv/bin/python -m flows validate signals rows.jsonl{passed_on}"
 
 
 def test_tokens_of_rows_that_break_their_contract_are_not_counted_and_that_is_said(broken, tmp_path, tiny_base):
@@ -162,6 +174,7 @@ def test_tokens_of_rows_that_break_their_contract_are_not_counted_and_that_is_sa
 def test_command_fails_with_the_table_and_no_traceback(broken, tmp_path):
     done = run_command("signals", str(broken), cwd=tmp_path)
     assert done.returncode == 1 and "2 rules broken in 2 rows" in done.stderr and "novelty" in done.stdout
+    assert "Not checked: token budget" in done.stderr
     assert len(read_rejected(tmp_path / "validation" / "broken.jsonl" / "rejected.jsonl")) == 2
     assert "validation/broken.jsonl/rejected.jsonl" in done.stdout and "broken.jsonl/report.html" in done.stdout
     assert "Traceback" not in done.stderr

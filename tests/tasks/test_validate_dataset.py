@@ -106,9 +106,9 @@ def corrections(tmp_path, monkeypatch):
     monkeypatch.setattr("data_contracts.corrections.CONTRACTS_FOLDER", tmp_path / "contracts")
     (tmp_path / "contracts" / "signals").mkdir(parents=True)
 
-    def write(row: dict, trace: str) -> None:
+    def write(row: dict, trace: str, **changes: object) -> None:
         entry = {"source_batch": row["source_batch"], "match": {"headline": row["headline"], "trace": trace}}
-        entry |= {"action": "drop", "reason": "the label was wrong"}
+        entry |= {"action": "drop", "reason": "the label was wrong"} | changes
         path = tmp_path / "contracts" / "signals" / "corrections.yaml"
         path.write_text(json.dumps({"corrections": [entry]}), "utf-8")
 
@@ -136,6 +136,17 @@ def test_a_correction_of_a_row_in_neither_split_fails_and_names_the_file(tiny_ba
     with pytest.raises(ContractError, match=r"fits 0 rows .* in data_contracts/signals/corrections\.yaml"):
         validate_dataset(CONFIG, job)
     assert list(job.out.iterdir()) == []
+
+
+def test_a_correction_of_a_batch_in_neither_split_fails_unless_it_is_of_some_builds_only(
+    tiny_base, splits, tmp_path, corrections
+):
+    corrections(splits[0][3], splits[0][3]["trace"], source_batch="teacher-x")
+    with pytest.raises(ContractError, match=r"no batch 'teacher-x' \(it has nano-a, nano-b\)"):
+        validate_dataset(CONFIG, make_job(tmp_path / "one", tiny_base, splits))
+    corrections(splits[0][3], splits[0][3]["trace"], source_batch="teacher-x", in_some_builds=True)
+    facts = validate_dataset(CONFIG, make_job(tmp_path / "other", tiny_base, splits))
+    assert facts["corrections"] == "1 not looked at here: the rows hold none of their batches"
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
