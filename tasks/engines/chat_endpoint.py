@@ -37,11 +37,11 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class _Again(Exception):
-    """This try failed in a way that may pass. `wait_s` is what the server asks for."""
+    """This try failed in a way that may pass. `wait_s` is what the server asks for; `answered`: a whole response came."""
 
-    def __init__(self, why: str, wait_s: float | None = None) -> None:
+    def __init__(self, why: str, wait_s: float | None = None, *, answered: bool = True) -> None:
         super().__init__(why)
-        self.wait_s = wait_s
+        self.wait_s, self.answered = wait_s, answered
 
 
 class ChatEndpoint:
@@ -85,7 +85,7 @@ class ChatEndpoint:
 
         Raises:
             ConfigError: the server refuses a request (4xx); with its own words.
-            TransientError: a request failed on every try.
+            TransientError: a request failed on every try; its `answered` tells a server's error from silence.
         """
         failure: BaseException | None = None
         told, unsent = 0, iter(asks)
@@ -119,9 +119,10 @@ class ChatEndpoint:
             try:
                 return self._once(ask)
             except _Again as again:
-                why, wait_s = str(again), again.wait_s
+                why, wait_s, answered = str(again), again.wait_s, again.answered
             if wait_s is not None and wait_s > LONGEST_WAIT_S:
-                raise TransientError(f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it.")
+                told = f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it."
+                raise TransientError(told, answered=True)
             if attempt < self._retries:
                 with self._lock:
                     self._retried += 1
@@ -129,7 +130,8 @@ class ChatEndpoint:
                     raise CancelledError
         raise TransientError(
             f"{self._who()} gave no answer in {self._retries + 1} tries; last: {why}. "
-            "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again."
+            "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again.",
+            answered=answered,
         )
 
     def _pause_s(self, attempt: int, asked_s: float | None) -> float:
@@ -143,9 +145,9 @@ class ChatEndpoint:
         try:
             status, headers, body = self._post(ask)
         except httpx.TimeoutException:
-            raise _Again(f"no whole answer within {self._timeout_s:g} s") from None
+            raise _Again(f"no whole answer within {self._timeout_s:g} s", answered=False) from None
         except httpx.RequestError as error:
-            raise _Again(self._clean(f"{type(error).__name__}: {error}")) from None
+            raise _Again(self._clean(f"{type(error).__name__}: {error}"), answered=False) from None
         if status == 200:
             return _read(body)
         message, code = _complaint(body)

@@ -121,6 +121,14 @@ def test_no_server_at_all_is_told_as_such():
         asked(server, "hello", retries=1)
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_that_fails_is_told_from_one_that_is_silent(fault):
+    silent = ("reset", "reset in the body", "slow", "dripping")
+    with ChatServer(lambda _m: FAULTS[fault]) as server, pytest.raises(TransientError) as error:
+        asked(server, "hello", retries=0, timeout_s=0.5)
+    assert error.value.answered is (fault not in silent)
+
+
 def test_retry_after_is_honoured():
     with ChatServer() as server:
         server.script("hello", Reply(status=429, headers={"Retry-After": "0.6"}), Reply("fine"))
