@@ -88,7 +88,7 @@ def test_seeds_repeat_sampled_answers(source):
 
 @needs_vllm
 def test_the_room_is_cut_to_the_context_and_a_prompt_beyond_it_is_refused_alone(source):
-    (_, answer) = next(iter(source.answers(asks(1, max_tokens=9999), lambda _n: None)))
+    ((_, answer),) = source.answers(asks(1, max_tokens=9999), lambda _n: None)
     assert answer.finish_reason in ("stop", "length")
     assert answer.prompt_tokens + answer.completion_tokens <= 512
     long = Ask("here", "tiny", ({"role": "user", "content": "rates " * 600},), 8, 0.0)
