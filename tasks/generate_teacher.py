@@ -40,6 +40,8 @@ from tasks.engines.teacher_answers import (
 from tasks.engines.vllm_settings import stack_files
 from tasks.recipes import keeps_trace
 
+_USED = "used-seconds.jsonl"
+
 
 class GenerateConfig(AnsweringConfig):
     """The teacher, and which of the prompts it is asked."""
@@ -86,39 +88,46 @@ class GenerateConfig(AnsweringConfig):
 
 
 def generate_teacher(config: GenerateConfig, job: Job) -> dict:
-    """Ask every prompt of the shard until it is answered or out of attempts; returns tokens, speed and price.
+    """Ask every prompt of the shard until it is answered or out of attempts; returns tokens, seconds and price.
+
+    Both are of all the answers, whichever build asked for them; where that is not known of some, so are seconds and price.
 
     Raises:
         ConfigError: the teacher cannot be asked as configured, or its endpoint refuses.
         ChildError, TransientError: an engine died, or gave no answer; what came is kept.
     """
     prompts = _prompts(config, job)
-    used = UsedSeconds(job.work / "used-seconds.jsonl")
+    used = UsedSeconds(job.work / _USED)
     with used.counting() as stretch, _answerer(config, job) as answerer, _log(config, job) as log:
-        before = len(log)
+        before = len(log) - log.borrowed
 
         def beat(done: int, total: int, numbers: dict) -> None:
             stretch.tick()
             job.beat(done, total, numbers)
 
         tokens = ask_all(config, prompts, answerer, log, beat)
-        newly_asked = len(log) - before
+        newly_asked = len(log) - log.borrowed - before
+        borrowed, borrowed_seconds = log.borrowed, log.borrowed_seconds
     lines = [line_of(one, answerer.reader) for one in prompts]
     refused = [found for one in lines if (found := refusal_of(one, keeps_trace(job.recipe)))]
     (job.out / ANSWERS).write_text(as_lines(lines), "utf-8")
     (job.out / REFUSED).write_text(as_lines(refused), "utf-8")
-    seconds = used.total()
+    # What was asked under an earlier key was paid for all the same: price and seconds are those of the tokens beside them.
+    seconds = None if borrowed_seconds is None else round(used.total() + borrowed_seconds, 3)
     return {
         "engine": config.engine,
         "model": answerer.name,
         "channel_parser": answerer.reader.parser if answerer.reader else None,
         "prompts": len(lines),
         "new_answers": newly_asked,
+        "borrowed_answers": borrowed,
         "asked_again": sum(one["attempts"] > 1 for one in lines),
         "refused": kinds([one["reason"] for one in refused]),
         **tokens,
         "engine_seconds": seconds,
-        "price_usd": load_hardware(config.hardware).cost_usd(seconds) if config.hardware else None,
+        "price_usd": load_hardware(config.hardware).cost_usd(seconds)
+        if config.hardware and seconds is not None
+        else None,
     }
 
 
@@ -153,7 +162,13 @@ def _log(config: GenerateConfig, job: Job) -> AnswerLog:
     found = sorted(job.work.parent.glob("*/answers-*-by-*.jsonl"))
     same_division = f"-by-{config.shard_rows}.jsonl"
     others = [one for one in found if one.name == name or not one.name.endswith(same_division)]
-    return AnswerLog(job.work / name, others)
+    return AnswerLog(job.work / name, others, _seconds_of)
+
+
+def _seconds_of(log: Path) -> float | None:
+    """How long the build of another log has taken so far; None where it has not told."""
+    used = UsedSeconds(log.with_name(_USED))
+    return used.total() if used.path.is_file() else None
 
 
 def verify_answers(config: GenerateConfig, job: Job) -> list[Check]:
@@ -208,7 +223,8 @@ def verify_answers(config: GenerateConfig, job: Job) -> list[Check]:
             "<=",
             config.max_refused_fraction,
             detail=f"{kinds([one['reason'] for one in useless])}, e.g. {useless[0]['reason']}" if useless else "",
-            fix=f"Read them: {job.work}. Take another prompt set, more room (max_new_tokens), or another model",
+            fix=f"Read them: {job.work}. Take another prompt set, more room (max_new_tokens; for `no room` a larger context of "
+            "the model or its server), or another model",
         ),
         report("share of distinct answers", round(len(texts) / max(1, len(lines)), 4)),
     ]

@@ -1,8 +1,8 @@
 """Assemble the release folder and publish it, to a folder always and to the Hub when asked.
 
 Reads:    base, dataset, rows, adapter, merged, gguf, evaluation, and the manifest of each; a panel's judgement if there is one.
-Writes:   model/, gguf/, Modelfile, README.md, leaderboard.json, heldout.jsonl, manifest.json, report.html; board/, the
-          judgement's files.
+Writes:   model/, gguf/, Modelfile, README.md, leaderboard.json, heldout.jsonl, manifest.json (those of the inputs, without
+          addresses and folders of this machine), report.html; board/, the judgement's files.
 Verifies: the verdict passed; the files are those that were evaluated; model/ and every GGUF load from the release and
           answer the golden prompts as they did in the evaluation; on the Hub, the same of what the commit holds,
           downloaded into an empty cache.
@@ -30,6 +30,7 @@ from tasks.release.data import ReleaseData
 from tasks.release.leaderboard import leaderboard_json
 from tasks.release.modelfile import render_modelfile
 from tasks.release.report import render_report
+from tasks.release.shareable import read_manifest
 from tasks.release.special_tokens import read_chat_template, read_special_tokens
 
 BOARD = "judgement"
@@ -108,7 +109,7 @@ def _write_release(config: PublishConfig, job: Job, release: ReleaseData) -> Non
     shutil.copyfile(job.inputs["rows"] / "heldout.jsonl", out / "heldout.jsonl")
     if BOARD in job.inputs:
         shutil.copytree(job.inputs[BOARD], out / "board", ignore=shutil.ignore_patterns("manifests"))
-    lineage = {role: json.loads(path.read_text("utf-8")) for role, path in job.manifests.items()}
+    lineage = {role: read_manifest(path) for role, path in job.manifests.items()}
     _text(out / "manifest.json", json.dumps(lineage, indent=1, sort_keys=True) + "\n")
 
 

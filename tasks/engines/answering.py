@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -133,6 +134,8 @@ class Answerer:
     name: str
     reader: ChannelReader | None
     """Reads answers in channels; None for a model that has none, and for an endpoint, which gives text only."""
+    room_tokens: Callable[[Sequence[dict[str, str]]], int] | None = None
+    """Longest answer that the settings' own context leaves to a chat; None where no setting but max_new_tokens bounds it."""
 
 
 @contextmanager
@@ -152,12 +155,13 @@ def open_answerer(config: AnsweringConfig, folder: Path | None, digest: str | No
     path = folder or Path(config.model)
     parts = {"engine": config.engine, "model": digest or local_identity(path)}
     if config.engine == "vllm":
-        # dtype changes answers; the other settings move work around
+        # dtype changes answers; the context bounds their room, which is part of each question; the others move work around
         where = canonical_json({**parts, "dtype": config.vllm.dtype})
         source = VllmSource(path, config.vllm, config.vllm_python, work)
+        room_tokens = partial(source.room_tokens, thinking=config.thinking)
     else:
         where = canonical_json(parts)
-        source = LocalChat(path, config.batch_rows)
+        source, room_tokens = LocalChat(path, config.batch_rows), None  # its context is in the digest of its files
     with source:
         name = digest[:12] if digest else path.stem if path.is_file() else path.name
-        yield Answerer(source, where, name, ChannelReader.of(path, work))
+        yield Answerer(source, where, name, ChannelReader.of(path, work), room_tokens)

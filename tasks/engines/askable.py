@@ -218,8 +218,8 @@ def try_endpoint(entry: ModelEntry, messages: list[dict[str, str]], max_new_toke
     try:
         with client_of(endpoint, retries=min(endpoint.retries, _TRY_RETRIES)) as client:
             answer = _one_answer(client, ask)
-            problem = None
-            if entry.thinking is not None:
+            problem = f"endpoint {endpoint.base_url}: {answer.trouble}" if answer.no_room else None
+            if problem is None and entry.thinking is not None:
                 other = _one_answer(client, replace(ask, thinking=not entry.thinking))
                 problem = _switch_problem(entry, answer, other)
     except PlumblineError as error:

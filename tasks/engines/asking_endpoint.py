@@ -65,7 +65,7 @@ def ask_endpoint(
         model=entry.name,
         texts=[as_text(one) for one in answers],
         again=[as_text(one) for one in again],
-        cut_off=sum(one.finish_reason == "length" for one in answers),
+        cut_off=sum(one.finish_reason == "length" or one.no_room for one in answers),
         generated_tokens=sum(one.completion_tokens for one in answers),
         seconds=0.0 if asked_before else seconds,  # answers of an earlier try took no time now: no speed to tell
     )

@@ -54,13 +54,17 @@ class Ask:
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
+NO_ROOM = "context_length_exceeded"
+"""The finish_reason of a prompt that no answer was begun for: the two do not fit into the model's context together."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answer as it came, good or bad."""
 
     text: str
     finish_reason: str
-    """As the server has it: "stop", "length", "content_filter", ..."""
+    """As the server has it: "stop", "length", "content_filter", ...; NO_ROOM where it took no such prompt."""
     refusal: str = ""
     """What the server says of a refusal, where it tells one apart."""
     hidden_chars: int = 0
@@ -72,6 +76,21 @@ class Answer:
     thoughts: str = ""
     """The hidden reasoning, where the server shows it."""
 
+    @classmethod
+    def without_room(cls, why: str) -> Answer:
+        """What stands for the answer where prompt and answer do not fit into the context; `why` in the server's words."""
+        return cls("", NO_ROOM, why)
+
+    @classmethod
+    def too_long(cls, prompt_tokens: int, context_tokens: int) -> Answer:
+        """The same for a model of our own."""
+        return cls.without_room(f"the prompt has {prompt_tokens:,} tokens, the context {context_tokens:,}")
+
+    @property
+    def no_room(self) -> bool:
+        """Nothing was begun, so nothing was paid: more room in the server may change it, more allowed tokens cannot."""
+        return self.finish_reason == NO_ROOM
+
     @property
     def said(self) -> str:
         """The text without a block of the model's own thoughts in front."""
@@ -80,6 +99,8 @@ class Answer:
     @property
     def trouble(self) -> str:
         """Why nothing can be made of it, as `kind: detail`; empty when something may."""
+        if self.no_room:
+            return f"no room: prompt and answer do not fit the model's context: {self.refusal[:200]}"
         if self.finish_reason == "length":
             return f"truncated: cut off after {self.completion_tokens or 'all allowed'} tokens, before it was finished"
         if self.refusal or self.finish_reason == "content_filter":

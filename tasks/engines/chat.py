@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,29 @@ def prompt_text(
     row: Mapping[str, object],
     thinking: bool | None = None,
 ) -> str:
-    """The chat up to where the answer begins; `thinking` as in chat_template.thinking_switch."""
+    """The chat of a row up to where the answer begins; see messages_text."""
+    return messages_text(tokenizer, contract.messages(row), thinking)
+
+
+def messages_text(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], thinking: bool | None = None
+) -> str:
+    """A chat up to where the answer begins; `thinking` as in chat_template.thinking_switch.
+
+    Raises:
+        ArtifactError: the tokenizer has no chat template, or its template refuses these messages.
+    """
+    from jinja2 import TemplateError
+
     switch = thinking_switch(thinking)
-    return tokenizer.apply_chat_template(contract.messages(row), tokenize=False, add_generation_prompt=True, **switch)
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **switch)
+    except (TemplateError, ValueError) as error:
+        roles = ", ".join(one["role"] for one in messages)
+        raise ArtifactError(
+            f"chat template: it cannot be rendered for messages of {roles}: {' '.join(str(error).split())[:300]}. Take a "
+            "model whose template takes them, or correct the template of the tokenizer."
+        ) from error
 
 
 _CHANNEL = "<|channel|>"

@@ -1,6 +1,7 @@
 """Chats asked of any OpenAI-compatible endpoint: vLLM, llama.cpp, Ollama, hosted.
 
-A request that fails in a way that may pass is sent again with patience; one that the server refuses is told at once.
+A request that fails in a way that may pass is sent again with patience; one that the server refuses is told at once. A
+prompt that it refuses, for its content or for want of room in the context, is an answer that nothing can be made of.
 Keeping answers, so that none is asked for twice, is answer_log.py's part.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,15 +35,32 @@ _TICK_S = 0.5
 _SHOWN_CHARS = 300
 _MAY_PASS = (408, 409, 425, 429)
 """Statuses below 500 that another try may change, as the openai client has them."""
+_REFUSES_PROMPT = (400, 413, 422)
+"""Statuses below 500 that may be about this one prompt."""
+_MOST_TOKENS = 1 << 30
+"""No prompt or answer comes near; a count beyond it is none."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NO_ROOM_CODES = ("context_length_exceeded", "exceed_context_size_error")
+"""`code` of OpenAI and of servers after it, `type` of llama.cpp's."""
+_NO_ROOM_WORDS = re.compile(
+    r"maximum context length"  # OpenAI, vLLM, SGLang, Mistral, llama_cpp.server
+    r"|exceeds? the (?:available )?context (?:size|length|window)"  # llama.cpp, Ollama
+    r"|longer than the (?:maximum model length|model's context length)"  # vLLM, SGLang
+    r"|cannot be greater than max_model_len"  # vLLM, of max_tokens alone
+    r"|exceed context window of"  # llama-cpp-python
+    r"|inputs?` tokens \+ `max_new_tokens` must be"  # TGI
+    r"|prompt is too long",  # Anthropic
+    re.IGNORECASE,
+)
+"""How servers say that prompt and answer do not fit into their context. Most have no code for it."""
 
 
 class _Again(Exception):
-    """This try failed in a way that may pass. `wait_s` is what the server asks for."""
+    """This try failed in a way that may pass. `wait_s` is what the server asks for; `answered`: a whole response came."""
 
-    def __init__(self, why: str, wait_s: float | None = None) -> None:
+    def __init__(self, why: str, wait_s: float | None = None, *, answered: bool = True) -> None:
         super().__init__(why)
-        self.wait_s = wait_s
+        self.wait_s, self.answered = wait_s, answered
 
 
 class ChatEndpoint:
@@ -84,8 +103,8 @@ class ChatEndpoint:
         """Each answer as it comes. After a failure nothing new is sent, and what is in flight is still handed out.
 
         Raises:
-            ConfigError: the server refuses a request (4xx); with its own words.
-            TransientError: a request failed on every try.
+            ConfigError: the server refuses a request (4xx) for more than its prompt; with its own words.
+            TransientError: a request failed on every try; its `answered` tells a server's error from silence.
         """
         failure: BaseException | None = None
         told, unsent = 0, iter(asks)
@@ -119,9 +138,10 @@ class ChatEndpoint:
             try:
                 return self._once(ask)
             except _Again as again:
-                why, wait_s = str(again), again.wait_s
+                why, wait_s, answered = str(again), again.wait_s, again.answered
             if wait_s is not None and wait_s > LONGEST_WAIT_S:
-                raise TransientError(f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it.")
+                told = f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it."
+                raise TransientError(told, answered=True)
             if attempt < self._retries:
                 with self._lock:
                     self._retried += 1
@@ -129,7 +149,8 @@ class ChatEndpoint:
                     raise CancelledError
         raise TransientError(
             f"{self._who()} gave no answer in {self._retries + 1} tries; last: {why}. "
-            "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again."
+            "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again.",
+            answered=answered,
         )
 
     def _pause_s(self, attempt: int, asked_s: float | None) -> float:
@@ -143,15 +164,18 @@ class ChatEndpoint:
         try:
             status, headers, body = self._post(ask)
         except httpx.TimeoutException:
-            raise _Again(f"no whole answer within {self._timeout_s:g} s") from None
+            raise _Again(f"no whole answer within {self._timeout_s:g} s", answered=False) from None
         except httpx.RequestError as error:
-            raise _Again(self._clean(f"{type(error).__name__}: {error}")) from None
+            raise _Again(self._clean(f"{type(error).__name__}: {error}"), answered=False) from None
         if status == 200:
             return _read(body)
-        message, code = _complaint(body)
+        message, codes = _complaint(body)
+        # One row's trouble, not the run's; llama.cpp and Ollama have said it with status 500 too.
+        if (status in _REFUSES_PROMPT or status >= 500) and _says_no_room(message, codes):
+            return Answer.without_room(self._clean(message))
         if status in _MAY_PASS or status >= 500:
             raise _Again(self._clean(f"status {status}: {message}"), _retry_after_s(headers))
-        if code == "content_filter":  # some hosts refuse a prompt this way: one row's trouble, not the run's
+        if "content_filter" in codes:  # some hosts refuse a prompt this way
             return Answer("", "content_filter", self._clean(message))
         raise ConfigError(self._refused(status, message, headers))
 
@@ -228,25 +252,38 @@ def _read(body: bytes) -> Answer:
             refusal=" ".join(str(message.get("refusal") or "").split()),
             hidden_chars=len(thoughts),
             thoughts=thoughts,
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         told = _complaint(body)[0]
         raise _Again(f"{len(body):,} bytes that are no chat completion: {told[:_SHOWN_CHARS]}") from None
 
 
-def _complaint(body: bytes) -> tuple[str, str]:
-    """(message, code) of an error body, in whichever of the usual shapes it came."""
+def _count(value: object) -> int:
+    """Tokens as the server counted them; 0, which is "not told", for what can be no count: the answer itself is as good."""
+    try:
+        tokens = int(value or 0)
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return tokens if 0 <= tokens <= _MOST_TOKENS else 0
+
+
+def _complaint(body: bytes) -> tuple[str, set[str]]:
+    """(message, its code and type) of an error body, in whichever of the usual shapes it came."""
     text = " ".join(body.decode("utf-8", "replace").split())
     try:
         value = json.loads(body)
         error = value.get("error", value.get("detail", value.get("message", value)))
         if isinstance(error, dict):
-            return str(error.get("message", error)), str(error.get("code") or "")
-        return str(error), ""
-    except (ValueError, AttributeError):
-        return text or "no message", ""
+            return str(error.get("message", error)), {str(error.get(name) or "") for name in ("code", "type")}
+        return str(error), set()
+    except (ValueError, AttributeError, RecursionError):
+        return text or "no message", set()
+
+
+def _says_no_room(message: str, codes: set[str]) -> bool:
+    return bool(codes & {*_NO_ROOM_CODES} or _NO_ROOM_WORDS.search(message))
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:

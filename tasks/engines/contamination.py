@@ -1,7 +1,7 @@
 """What makes a model's answer unfit to learn from: cut off, refused, spent on thoughts, or with a channel's name grown onto it.
 
-Every reason reads `kind: detail`; the kinds are counted, so they are few and never vary: truncated, empty, refusal, harmony,
-leaked marker. A repair is never tried: a text whose markers were stripped may have lost more than their names.
+Every reason reads `kind: detail`; the kinds are counted, so they are few and never vary: truncated, empty, refusal, no room,
+harmony, leaked marker. A repair is never tried: a text whose markers were stripped may have lost more than their names.
 """
 
 from __future__ import annotations

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from tasks.core.artifact import canonical_json, hash_folder, sha256_file
 from tasks.engines.asks import Answer, Ask
-from tasks.engines.chat_template import thinking_switch
 
 
 class LocalChat:
@@ -27,7 +28,7 @@ class LocalChat:
         """Batch by batch, so that a crash loses one batch.
 
         Raises:
-            ArtifactError: the model cannot be loaded, or a prompt does not fit its context.
+            ArtifactError: the model cannot be loaded, or its template refuses a prompt.
         """
         if not asks:
             return
@@ -38,34 +39,36 @@ class LocalChat:
         from tasks.engines.llama_engine import LlamaEngine
 
         with LlamaEngine(self.path) as engine:
-            for batch in _batches(asks, self._batch_rows):
-                prompts = [
-                    engine.tokenize(engine.render_chat(list(ask.messages), thinking=ask.thinking)) for ask in batch
-                ]
-                made = engine.generate(prompts, batch[0].max_tokens, progress=lambda _d, _t, numbers: alive(numbers))
-                yield from _as_answers(batch, prompts, made)
+            texts = (engine.render_chat(list(ask.messages), thinking=ask.thinking) for ask in asks)
+            fitting, others = _parted(asks, list(map(engine.tokenize, texts)), engine.context_tokens)
+            yield from others
+            for limit_tokens, batch in _batches(fitting, self._batch_rows):
+                prompts = [ids for _, ids, _ in batch]
+                made = engine.generate(prompts, limit_tokens, progress=lambda _d, _t, numbers: alive(numbers))
+                yield from _as_answers(batch, made)
 
     def _ask_transformers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
         from tasks.core.math_kernels import settle_math_kernels
         from tasks.engines import chat, hf_engine
+        from tasks.engines.prompt_ids import own_context_tokens
 
         settle_math_kernels()
         with hf_engine.quiet():
             tokenizer = hf_engine.load_tokenizer(self.path)
+        texts = (chat.messages_text(tokenizer, ask.messages, ask.thinking) for ask in asks)
+        prompts = [chat.text_ids(tokenizer, text) for text in texts]
+        fitting, others = _parted(asks, prompts, own_context_tokens(self.path))
+        yield from others
+        if not fitting:
+            return
+        with hf_engine.quiet():
             dtype = "float32" if hf_engine.best_device() == "cpu" else "bfloat16"
             model = hf_engine.load_model(self.path, dtype)
         stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-        for batch in _batches(asks, self._batch_rows):
-            rendered = [
-                tokenizer.apply_chat_template(
-                    list(ask.messages), tokenize=False, add_generation_prompt=True, **thinking_switch(ask.thinking)
-                )
-                for ask in batch
-            ]
-            prompts = [chat.text_ids(tokenizer, text) for text in rendered]
-            made = hf_engine.generate(model, tokenizer, prompts, batch[0].max_tokens, stops)
+        for limit_tokens, batch in _batches(fitting, self._batch_rows):
+            made = hf_engine.generate(model, tokenizer, [ids for _, ids, _ in batch], limit_tokens, stops)
             alive({})
-            yield from _as_answers(batch, prompts, made)
+            yield from _as_answers(batch, made)
 
 
 def local_identity(path: Path) -> str:
@@ -75,20 +78,34 @@ def local_identity(path: Path) -> str:
     )
 
 
-def _batches(asks: Sequence[Ask], rows: int) -> Iterator[list[Ask]]:
-    """Runs of asks with the same limit, in order."""
-    batch: list[Ask] = []
-    for ask in asks:
-        if batch and (len(batch) == rows or ask.max_tokens != batch[0].max_tokens):
-            yield batch
-            batch = []
-        batch.append(ask)
-    if batch:
-        yield batch
+_Sent = tuple[Ask, list[int], int]
+"""An ask, its prompt in token ids, and the longest answer that it may get, in tokens."""
 
 
-def _as_answers(batch: list[Ask], prompts: list[list[int]], made: list) -> Iterator[tuple[Ask, Answer]]:
-    for ask, prompt, one in zip(batch, prompts, made, strict=True):
+def _parted(
+    asks: Sequence[Ask], prompts: Sequence[list[int]], context_tokens: int | None
+) -> tuple[list[_Sent], list[tuple[Ask, Answer]]]:
+    """The asks that have room in the context, and what stands for the answers of the others."""
+    fitting, others = [], []
+    for ask, ids in zip(asks, prompts, strict=True):
+        room = ask.max_tokens if context_tokens is None else min(ask.max_tokens, context_tokens - len(ids))
+        if room > 0:
+            fitting.append((ask, ids, room))
+        else:
+            others.append((ask, Answer.too_long(len(ids), context_tokens or 0)))
+    return fitting, others
+
+
+def _batches(fitting: Sequence[_Sent], rows: int) -> Iterator[tuple[int, list[_Sent]]]:
+    """(limit, asks): runs of asks with the same limit, in order."""
+    for limit_tokens, run in groupby(fitting, key=itemgetter(2)):
+        some = list(run)
+        for start in range(0, len(some), rows):
+            yield limit_tokens, some[start : start + rows]
+
+
+def _as_answers(batch: Sequence[_Sent], made: list) -> Iterator[tuple[Ask, Answer]]:
+    for (ask, ids, _), one in zip(batch, made, strict=True):
         reason = "length" if one.stopped == "length" else "stop"
-        counts = {"prompt_tokens": len(prompt), "completion_tokens": len(one.ids)}
+        counts = {"prompt_tokens": len(ids), "completion_tokens": len(one.ids)}
         yield ask, Answer(one.text, reason, **counts, token_ids=tuple(one.ids))

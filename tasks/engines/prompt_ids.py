@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import ArtifactError
 from tasks.engines import chat, hf_engine
-from tasks.engines.chat_template import thinking_switch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _OPEN_THOUGHT = re.compile(r"<think(?:ing)?>\s*$")
+
+
+def own_context_tokens(folder: Path) -> int | None:
+    """The context that a model folder was made for; None where its config.json does not say."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
 
 
 @dataclass
@@ -34,9 +39,7 @@ class Prompts:
         """Read tokenizer and context of a folder; `max_tokens` lowers the context."""
         with hf_engine.quiet():
             tokenizer = hf_engine.load_tokenizer(folder)
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        own = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
-        limits = [one for one in (own, max_tokens) if one]
+        limits = [one for one in (own_context_tokens(folder), max_tokens) if one]
         if not limits:
             raise ArtifactError(
                 f"model: config.json of {folder.name} does not say its context. Set vllm.max_model_len_tokens."
@@ -55,8 +58,7 @@ class Prompts:
         `thinking` as in chat_template.thinking_switch. A template that opens the model's thoughts hides their beginning from
         the answer; without it they look like the answer.
         """
-        switch = thinking_switch(thinking)
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **switch)
+        text = chat.messages_text(self.tokenizer, messages, thinking)
         opened = _OPEN_THOUGHT.search(text)
         return chat.text_ids(self.tokenizer, text), opened.group() if opened else ""
 
@@ -64,11 +66,6 @@ class Prompts:
         """Text with every special token written out, so that a check can see it."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False)
 
-    def refuse_too_long(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Raises ArtifactError when a prompt leaves no room for an answer."""
-        long = [len(ids) for ids in prompts if len(ids) >= self.context_tokens]
-        if long:
-            raise ArtifactError(
-                f"model: {len(long)} of {len(prompts)} prompts do not fit the context of {self.folder.name}: the longest has "
-                f"{max(long):,} tokens, the context {self.context_tokens:,}. Shorten the rows or take a model with more room."
-            )
+    def room_tokens(self, ids: Sequence[int]) -> int:
+        """Longest answer that the context leaves to a prompt; 0 where it leaves none."""
+        return max(0, self.context_tokens - len(ids))

@@ -28,8 +28,15 @@ class Prompt:
     messages: tuple[dict[str, str], ...]
     max_tokens: int
     answer: Answer | None = None
-    """The last one, as it came."""
+    """The last one, as it came; the one before where there was no room for another."""
     attempts: int = 0
+    room_tokens: int | None = None
+    """What the model's context leaves to the answer; None where the source settles it."""
+
+    @property
+    def limit_tokens(self) -> int:
+        """The room that the answer really has: it shapes the answer, so it is what is asked for."""
+        return self.max_tokens if self.room_tokens is None else min(self.max_tokens, self.room_tokens)
 
     @property
     def digest(self) -> str:
@@ -49,16 +56,23 @@ def ask_all(
     `ask` False asks nobody: the log must do.
     """
     left, done, tokens = prompts, 0, Counter()
+    if answerer.room_tokens:
+        for one in prompts:
+            one.room_tokens = answerer.room_tokens(one.messages)
     for attempt in range(config.attempts):
         asks = [_ask(config, answerer, one) for one in left]
         answers = answer_all(asks, log, answerer.source if ask else None, beat, done)
         done += len(asks)
-        for one, answer in zip(left, answers, strict=True):
-            one.answer, one.attempts = answer, attempt + 1
+        unfinished = []
+        for one, sent, answer in zip(left, asks, answers, strict=True):
+            one.attempts = attempt + 1
             one.max_tokens *= 2
             tokens += Counter(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
-        left = [one for one in left if needs_more_room(_read(answerer.reader, one.answer))]
-        if not left:
+            if one.answer is None or not answer.no_room:  # refused more room, it keeps what it said before
+                one.answer = answer
+            if one.limit_tokens > sent.max_tokens and needs_more_room(_read(answerer.reader, answer)):
+                unfinished.append(one)
+        if not (left := unfinished):
             break
     return tokens
 
@@ -69,7 +83,7 @@ def _ask(config: AnsweringConfig, answerer: Answerer, one: Prompt) -> Ask:
         where=answerer.where,
         model=answerer.name,
         messages=one.messages,
-        max_tokens=one.max_tokens,
+        max_tokens=one.limit_tokens,
         temperature=config.temperature,
         thinking=config.thinking,
         seed=seed,

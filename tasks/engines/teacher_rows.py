@@ -48,6 +48,8 @@ class _Seed:
     """Why each answer so far was refused, as `kind: detail`."""
     texts: list[str] = field(default_factory=list)
     max_tokens: int = 0
+    no_room: bool = False
+    """It does not fit the teacher's context, and a prompt that tells of it is no shorter: it is not asked again."""
     row: dict | None = None
 
 
@@ -74,11 +76,12 @@ def ask_teacher(teacher: TeacherSettings, job: Job, own: list[dict], source: Sou
             _judge(recipe, job.recipe, limits, teacher.name, left, answers)
             for one in answers:
                 tokens += Counter(prompt_tokens=one.prompt_tokens, completion_tokens=one.completion_tokens)
-            left = [seed for seed in left if seed.row is None]
+            left = [seed for seed in left if seed.row is None and not seed.no_room]
     rows = [seed.row for seed in seeds if seed.row is not None]
-    facts = {"model": teacher.name, "accepted_rows": len(rows), "refused_rows": len(left), "prompts": done}
-    facts |= {"reasons": _kinds(left), **{name: tokens[name] for name in ("prompt_tokens", "completion_tokens")}}
-    return TeacherRows(rows, [_refused(seed) for seed in left], facts)
+    refused = [seed for seed in seeds if seed.row is None]
+    facts = {"model": teacher.name, "accepted_rows": len(rows), "refused_rows": len(refused), "prompts": done}
+    facts |= {"reasons": _kinds(refused), **{name: tokens[name] for name in ("prompt_tokens", "completion_tokens")}}
+    return TeacherRows(rows, [_refused(seed) for seed in refused], facts)
 
 
 def _teaching_recipe(name: str) -> ModuleType:
@@ -159,6 +162,9 @@ def _judge(
     """Give each seed its row, or one more reason."""
     candidates: list[tuple[_Seed, dict]] = []
     for seed, answer in zip(seeds, answers, strict=True):
+        seed.no_room = answer.no_room
+        if seed.no_room and seed.reasons:  # the prompt grew, or its room did: what was wrong before is the reason
+            continue
         seed.texts.append(answer.text)
         row, reason = _row_of(recipe, model, seed, answer)
         if answer.finish_reason == "length":

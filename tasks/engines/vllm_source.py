@@ -15,6 +15,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tasks.core.child import environment
@@ -61,22 +62,20 @@ class VllmSource:
         """Each answer as vLLM finishes it.
 
         Raises:
-            ArtifactError: the model cannot be loaded, or a prompt does not fit its context.
+            ArtifactError: the model cannot be loaded, or its template refuses a prompt.
             ChildError: a worker died; with the end of what it printed.
         """
-        prompts = Prompts.of(self.folder, self.settings.max_model_len_tokens)
+        prompts = self.prompts
         sent = [prompts.render(ask.messages, ask.thinking) for ask in asks]
-        prompts.refuse_too_long([ids for ids, _ in sent])
-        lines = [
-            {
-                "id": number,
-                "ids": ids,
-                "max_tokens": min(ask.max_tokens, prompts.context_tokens - len(ids)),
-                "temperature": ask.temperature or 0.0,
-                "seed": ask.seed,
-            }
-            for number, (ask, (ids, _)) in enumerate(zip(asks, sent, strict=True))
-        ]
+        lines = []
+        for number, (ask, (ids, _)) in enumerate(zip(asks, sent, strict=True)):
+            if room := prompts.room_tokens(ids):
+                limit = {"max_tokens": min(ask.max_tokens, room)}
+                lines.append(
+                    {"id": number, "ids": ids, **limit, "temperature": ask.temperature or 0.0, "seed": ask.seed}
+                )
+            else:
+                yield ask, Answer.too_long(len(ids), prompts.context_tokens)
         for number, made in self.run(lines, prompts.stop_ids, alive):
             ids, opening = sent[number]
             reason = "length" if made.finish == "length" else "stop"
@@ -91,6 +90,15 @@ class VllmSource:
                     token_ids=tuple(made.ids),
                 ),
             )
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """How the model writes a chat, in the context that it is given."""
+        return Prompts.of(self.folder, self.settings.max_model_len_tokens)
+
+    def room_tokens(self, messages: Sequence[dict[str, str]], thinking: bool | None = None) -> int:
+        """Longest answer that the context leaves to a chat; 0 where it leaves none."""
+        return self.prompts.room_tokens(self.prompts.render(messages, thinking)[0])
 
     def run(
         self, lines: list[dict], stop_ids: list[int], alive: Callable[[dict], None]

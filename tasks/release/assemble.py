@@ -13,6 +13,7 @@ from data_contracts.verdict import Check, Verdict, check, overall
 from tasks.core.errors import ArtifactError
 from tasks.recipes import load_recipe
 from tasks.release.data import Costs, LeaderboardRow, LossPoint, Measure, ReleaseData, Sample, Score, StageRecord
+from tasks.release.shareable import read_manifest
 
 _SAMPLES = 10
 _MOST_GATED = 6
@@ -40,7 +41,7 @@ def assemble(
         raise ArtifactError(
             f"release: no manifest for {', '.join(lost)}; the lineage would have a hole. Build them again."
         )
-    read = {role: json.loads(path.read_text("utf-8")) for role, path in manifests.items()}
+    read = {role: read_manifest(path) for role, path in manifests.items()}
     verdicts = json.loads((inputs["evaluation"] / "verdict.json").read_text("utf-8"))
     gates = {model: [Check(**one) for one in checks] for model, checks in verdicts.items()}
     named = _named(read)

@@ -1,31 +1,23 @@
-"""The chat client and the log of answers: what is tried again, what is told at once, and that no answer is paid for twice."""
+"""The chat client: what is tried again, what is told at once, and what is one prompt's own trouble."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
-import signal
-import subprocess
-import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from email.utils import formatdate
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tasks.core.artifact import canonical_json
-from tasks.core.errors import ArtifactError, ConfigError, TransientError
-from tasks.engines import answer_log
+from tasks.core.errors import ConfigError, TransientError
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.asks import Answer, Ask
 from tasks.engines.chat_endpoint import ChatEndpoint, _retry_after_s, url_problem
 from tests.fixtures.chat_server import ChatServer, Reply
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "sesame-0123456789"
 
 
@@ -68,6 +60,8 @@ FAULTS = {
     "truncated JSON": Reply(cut_to=60),
     "no choices": Reply(body=b'{"error": {"message": "upstream is gone"}}'),
     "an empty body": Reply(body=b""),
+    "JSON without end": Reply(body=b"[" * 200_000),
+    "JSON without end and 503": Reply(status=503, body=b"[" * 200_000),
     "reset": Reply(reset=True),
     "reset in the body": Reply(reset_after=40),
     "slow": Reply(delay_s=1.5),
@@ -107,6 +101,76 @@ def test_a_hosts_content_filter_is_one_rows_refusal():
         assert asked(server, "hello")["hello"].trouble == "refusal: filtered by policy"
 
 
+def body_of(message: str, **fields: object) -> bytes:
+    return json.dumps({"error": {"message": message, **fields}}).encode()
+
+
+NO_ROOM = {
+    "OpenAI": (
+        400,
+        body_of(
+            "Your input exceeds the limit of this model.", type="invalid_request_error", code="context_length_exceeded"
+        ),
+    ),
+    "vLLM": (
+        400,
+        body_of(
+            "This model's maximum context length is 2048 tokens. However, your prompt contains 2600 input tokens, which "
+            "exceeds this limit even without any output tokens.",
+            type="BadRequestError",
+            code=400,
+        ),
+    ),
+    "vLLM, of max_tokens": (
+        400,
+        body_of("max_tokens=4096 cannot be greater than max_model_len=2048. Please request fewer output tokens.", code=400),
+    ),
+    "vLLM, its engine": (
+        400,
+        body_of("The decoder prompt (length 2600) is longer than the maximum model length of 2048.", code=400),
+    ),
+    "an older vLLM": (
+        400,
+        b'{"object": "error", "message": "This model\'s maximum context length is 2048 tokens. However, you requested 2648 '
+        b'tokens (600 in the messages, 2048 in the completion).", "type": "BadRequestError", "code": 400}',
+    ),
+    "llama.cpp": (
+        400,
+        body_of("the request exceeds the available context size, try increasing it", type="exceed_context_size_error", code=400),
+    ),
+    "an older llama.cpp": (500, body_of("the request exceeds the available context size. try increasing the context size")),
+    "Ollama": (500, body_of("the input length exceeds the context length", type="api_error")),
+    "SGLang": (400, b'{"message": "The input (2600 tokens) is longer than the model\'s context length (2048 tokens)."}'),
+    "TGI": (422, b'{"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048."}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("host", NO_ROOM)
+def test_a_prompt_beyond_the_context_is_one_rows_trouble(host):
+    status, body = NO_ROOM[host]
+    with ChatServer() as server:
+        server.script("long", Reply(status=status, body=body))
+        found = asked(server, "long", "short")
+        assert len(server.requests) == 2
+    assert found["short"].text == "fine" and found["long"].no_room
+    assert found["long"].trouble.startswith("no room: prompt and answer do not fit the model's context: ")
+
+
+def test_a_limit_on_tokens_a_minute_is_no_want_of_room():
+    body = body_of("Request too large: the maximum context length of your tier is used up", code="rate_limit_exceeded")
+    with ChatServer() as server:
+        server.script("hello", Reply(status=429, body=body), Reply("at last"))
+        assert asked(server, "hello")["hello"].text == "at last"
+
+
+@pytest.mark.parametrize("count", ["1e999", "-1", "-1e999", "1e30", "NaN", '"many"', "[[]]", "null"])
+def test_a_count_that_is_none_leaves_the_answer_as_it_is(count):
+    choice = '{"message": {"content": "fine"}, "finish_reason": "stop"}'
+    body = f'{{"choices": [{choice}], "usage": {{"prompt_tokens": {count}, "completion_tokens": 7}}}}'
+    with ChatServer(lambda _m: Reply(body=body.encode())) as server:
+        assert asked(server, "hello", retries=0)["hello"] == Answer("fine", "stop", completion_tokens=7)
+
+
 def test_tries_end_and_the_last_reason_is_told():
     with ChatServer(lambda _m: Reply(status=503)) as server:
         with pytest.raises(TransientError, match=r"no answer in 3 tries; last: status 503: scripted 503"):
@@ -119,6 +183,14 @@ def test_no_server_at_all_is_told_as_such():
         pass
     with pytest.raises(TransientError, match=r"ConnectError.*Is the server running"):
         asked(server, "hello", retries=1)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_that_fails_is_told_from_one_that_is_silent(fault):
+    silent = ("reset", "reset in the body", "slow", "dripping")
+    with ChatServer(lambda _m: FAULTS[fault]) as server, pytest.raises(TransientError) as error:
+        asked(server, "hello", retries=0, timeout_s=0.5)
+    assert error.value.answered is (fault not in silent)
 
 
 def test_retry_after_is_honoured():
@@ -257,145 +329,3 @@ def test_the_thinking_switch_is_sent_as_servers_take_it():
         list(endpoint.answers(asks, lambda _numbers: None))
         sent = {one.user: one.body.get("chat_template_kwargs") for one in server.requests}
     assert sent == {"qNone": None, "qTrue": {"enable_thinking": True}, "qFalse": {"enable_thinking": False}}
-
-
-# --- the log
-
-
-class Counting:
-    """A source that answers at once and counts."""
-
-    def __init__(self) -> None:
-        self.asked: list[Ask] = []
-
-    def answers(self, asks, _alive):
-        for ask in asks:
-            self.asked.append(ask)
-            yield ask, Answer(f"to {ask.messages[0]['content']} \u2028 \ud800", "stop", completion_tokens=3)
-
-
-def some(n: int) -> list[Ask]:
-    return [Ask("w", "m", ({"role": "user", "content": str(i)},), 64) for i in range(n)]
-
-
-def fill(path: Path, asks: list[Ask]) -> list[Answer]:
-    with AnswerLog(path) as log:
-        return answer_all(asks, log, Counting())
-
-
-def test_equal_prompts_are_asked_once_and_answers_come_in_the_order_of_the_asks(tmp_path):
-    source, beats = Counting(), []
-    asks = [*some(3), *some(3)[::-1]]
-    with AnswerLog(tmp_path / "log") as log:
-        answers = answer_all(asks, log, source, lambda *beat: beats.append(beat))
-    assert len(source.asked) == 3
-    assert [one.text.split()[1] for one in answers] == ["0", "1", "2", "2", "1", "0"]
-    assert beats[-1][:2] == (6, 6) and set(beats[-1][2]) == {"tokens_per_s", "left_s"}
-
-
-def test_the_log_gives_back_every_character_without_asking(tmp_path):
-    first = fill(tmp_path / "log", some(4))
-    with AnswerLog(tmp_path / "log") as log:
-        assert answer_all(some(4), log, source=None) == first
-        with pytest.raises(ArtifactError, match="1 of 5 prompts have no answer"):
-            answer_all(some(5), log, source=None)
-
-
-def test_a_last_line_torn_anywhere_costs_that_answer_alone(tmp_path):
-    fill(tmp_path / "log", some(3))
-    whole = (tmp_path / "log").read_bytes()
-    start = whole[:-1].rindex(b"\n") + 1
-    for cut in range(start, len(whole)):
-        path = tmp_path / f"log-{cut}"
-        path.write_bytes(whole[:cut])
-        source = Counting()
-        with AnswerLog(path) as log:
-            answer_all(some(3), log, source)
-        assert [ask.messages[0]["content"] for ask in source.asked] == ["2"]
-        assert path.read_bytes() == whole
-
-
-def test_damage_before_the_last_line_is_told_with_its_number(tmp_path):
-    fill(tmp_path / "log", some(3))
-    lines = (tmp_path / "log").read_bytes().splitlines(keepends=True)
-    (tmp_path / "log").write_bytes(lines[0] + lines[1][:20] + b"\n" + lines[2])
-    with pytest.raises(ArtifactError, match="line 2 of .* is damaged"), AnswerLog(tmp_path / "log"):
-        pass
-
-
-def test_earlier_logs_are_borrowed_from_and_copied(tmp_path):
-    fill(tmp_path / "old", some(3))
-    with (tmp_path / "old").open("ab") as file:
-        file.write(b'{"torn')
-    source = Counting()
-    with AnswerLog(tmp_path / "new", [tmp_path / "old", tmp_path / "gone"]) as log:
-        answer_all(some(4), log, source)
-    assert len(source.asked) == 1
-    with AnswerLog(tmp_path / "new") as log:
-        assert len(answer_all(some(4), log, source=None)) == 4
-
-
-def test_an_answer_that_stands_twice_is_counted_and_the_first_holds(tmp_path):
-    fill(tmp_path / "log", some(2))
-    first = (tmp_path / "log").read_bytes().splitlines(keepends=True)[0]
-    with (tmp_path / "log").open("ab") as file:
-        file.write(first.replace(b'"to 0', b'"no 0'))
-    with AnswerLog(tmp_path / "log") as log:
-        assert log.repeated == 1
-        assert log.get(some(1)[0]).text.startswith("to 0")
-
-
-def test_one_process_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(answer_log, "_LOCK_S", 0.2)
-    with AnswerLog(tmp_path / "log"), pytest.raises(ArtifactError, match="another process has held"):
-        AnswerLog(tmp_path / "log").__enter__()
-    with AnswerLog(tmp_path / "log") as log:
-        assert len(log) == 0
-
-
-CLIENT = """
-import sys
-from pathlib import Path
-from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.asks import Ask
-from tasks.engines.chat_endpoint import ChatEndpoint
-url, path, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-asks = [Ask(url, "m", ({"role": "user", "content": f"prompt {i}"},), 64) for i in range(n)]
-with ChatEndpoint(url, concurrency=4) as endpoint, AnswerLog(path) as log:
-    answer_all(asks, log, endpoint)
-"""
-PROMPTS, OPEN_AT_ONCE = 60, 4
-
-
-def logged(path: Path) -> list[str]:
-    """Digests of the whole lines."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    return [json.loads(line)["asked"] for line in lines]
-
-
-def test_kill_9_at_random_moments_loses_only_what_was_in_flight(tmp_path):
-    moments, log, kills = random.Random(7), tmp_path / "log", 0
-    with ChatServer(lambda _m: Reply(delay_s=0.02)) as server:
-        digests = {ask_of(server, f"prompt {i}").digest: f"prompt {i}" for i in range(PROMPTS)}
-        while True:
-            kept = {digests[one] for one in logged(log)}
-            before = len(server.requests)
-            child = subprocess.Popen([sys.executable, "-c", CLIENT, server.url, str(log), str(PROMPTS)], cwd=ROOT)
-            some_requests = moments.randrange(1, 14)
-            while child.poll() is None and len(server.requests) < before + some_requests:
-                time.sleep(0.001)
-            time.sleep(moments.uniform(0, 0.03))
-            child.kill()
-            code = child.wait()
-            time.sleep(0.1)  # what was in flight ends at the server
-            again = [one.user for one in server.requests[before:] if one.user in kept]
-            assert not again, "a logged answer was asked for once more"
-            if code == 0:
-                break
-            assert code == -signal.SIGKILL
-            kills += 1
-    assert kills >= 5
-    assert sorted(logged(log)) == sorted(digests), "every prompt stands in the log exactly once"
-    per_prompt = Counter(one.user for one in server.requests)
-    assert set(per_prompt) == set(digests.values())
-    assert len(server.requests) <= PROMPTS + kills * OPEN_AT_ONCE

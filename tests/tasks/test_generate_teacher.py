@@ -16,6 +16,7 @@ from data_contracts.verdict import failures
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.core.stage import Run, build, execute
+from tasks.engines.hardware import UsedSeconds
 from tasks.engines.json_lines import as_lines
 from tasks.generate_teacher import STAGE, generate_teacher, verify_answers
 from tasks.recipes import proofkit
@@ -85,6 +86,58 @@ def test_the_price_is_seconds_times_the_hardware_s_price(tmp_path, dataset, serv
     )
     with pytest.raises(ValidationError, match="no 'abacus'. Known: rtx-2070-super"):
         endpoint_config(server, hardware="abacus")
+
+
+def test_borrowed_answers_are_counted_apart_and_paid_for(tmp_path, dataset, server):
+    """Three builds that share answers: all of the first one's, then those of three rows of four."""
+    server.reply = lambda messages, good=server.reply: Reply(good(messages).text, delay_s=0.2)
+    first, config = job_in(tmp_path, dataset), endpoint_config(server, hardware="h100")
+    paid = generate_teacher(config, first)
+    assert (paid["new_answers"], paid["borrowed_answers"]) == (12, 0) and paid["engine_seconds"] > 0.6
+
+    def build_beside(name: str) -> dict:
+        job = replace(first, work=first.work.with_name(name))
+        job.work.mkdir()
+        return generate_teacher(config, job)
+
+    second = build_beside("second")
+    assert (second["new_answers"], second["borrowed_answers"], len(server.requests)) == (0, 12, 12)
+    own_s = UsedSeconds(tmp_path / "work" / "second" / "used-seconds.jsonl").total()
+    assert second["engine_seconds"] == pytest.approx(paid["engine_seconds"] + own_s, abs=0.01)
+    assert second["price_usd"] >= paid["price_usd"] > 0
+    assert second["completion_tokens"] == paid["completion_tokens"]
+
+    rows = rows_of(dataset)[:4]
+    good = good_teacher(dataset)([{"content": user_text(rows[0])}])
+    server.reply = lambda _messages: good
+    (dataset / "train.jsonl").write_text(as_lines([{**rows[0], "headline": "News report: rents rose"}, *rows[1:]]))
+    third = build_beside("third")
+    assert (third["new_answers"], third["borrowed_answers"], len(server.requests)) == (1, 3, 13)
+    own_s = UsedSeconds(tmp_path / "work" / "third" / "used-seconds.jsonl").total()
+    assert third["engine_seconds"] == pytest.approx(paid["engine_seconds"] * 3 / 12 + own_s, abs=0.01)
+
+
+def test_what_borrowed_answers_took_may_be_unknown_and_is_then_not_told(tmp_path, dataset, server):
+    first, config = job_in(tmp_path, dataset), endpoint_config(server, hardware="h100")
+    generate_teacher(config, first)
+    (first.work / "used-seconds.jsonl").unlink()
+    job = replace(first, work=first.work.with_name("second"))
+    job.work.mkdir()
+    facts = generate_teacher(config, job)
+    assert (facts["borrowed_answers"], facts["engine_seconds"], facts["price_usd"]) == (12, None, None)
+
+
+def test_a_shard_that_was_refused_and_then_let_through_costs_what_asking_it_took(tmp_path, dataset, server):
+    server.reply = lambda _messages: replace(USELESS["refusal"], delay_s=0.2)
+    store = Store(tmp_path / "store")
+    run = Run(name="t", recipe="signals", store=str(store.root))
+    inputs = {"dataset": publish_folder(store, "dataset", dataset)}
+    with pytest.raises(ArtifactError, match="share of useless answers: 1"):
+        build(STAGE, run, endpoint_config(server, hardware="h100"), inputs)
+    artifact = build(STAGE, run, endpoint_config(server, hardware="h100", max_refused_fraction=1), inputs)
+    facts = json.loads(store.manifest_path(artifact).read_text("utf-8"))["facts"]
+    assert len(server.requests) == 12 and (facts["new_answers"], facts["borrowed_answers"]) == (0, 12)
+    assert facts["engine_seconds"] > 0.6 and facts["price_usd"] > 0
 
 
 def test_sampled_answers_are_drawn_with_another_seed_for_each_prompt(tmp_path, dataset, server):

@@ -87,13 +87,14 @@ def test_seeds_repeat_sampled_answers(source):
 
 
 @needs_vllm
-def test_the_room_is_cut_to_the_context_and_a_prompt_beyond_it_is_refused(source, folder):
-    (_, answer) = next(iter(source.answers(asks(1, max_tokens=9999), lambda _n: None)))
+def test_the_room_is_cut_to_the_context_and_a_prompt_beyond_it_is_refused_alone(source):
+    ((_, answer),) = source.answers(asks(1, max_tokens=9999), lambda _n: None)
     assert answer.finish_reason in ("stop", "length")
     assert answer.prompt_tokens + answer.completion_tokens <= 512
-    long = [Ask("here", "tiny", ({"role": "user", "content": "rates " * 600},), 8, 0.0)]
-    with pytest.raises(ArtifactError, match=r"1 of 1 prompts do not fit the context of model: the longest has .* 512"):
-        list(source.answers(long, lambda _n: None))
+    long = Ask("here", "tiny", ({"role": "user", "content": "rates " * 600},), 8, 0.0)
+    (_, refused), (_, answer) = source.answers([long, *asks(1)], lambda _n: None)
+    assert refused.no_room and "the context 512" in refused.trouble
+    assert answer.completion_tokens
 
 
 @needs_vllm
