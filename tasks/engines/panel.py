@@ -23,6 +23,8 @@ RESAMPLES = 2000
 """Bootstrap resamples of the prompts."""
 _LEAST_PROMPTS = 6
 """Fewest prompts on which a difference is told: six of one sign come about by chance once in thirty-two."""
+EQUAL = 1e-9
+"""Numbers closer than this are the same number, added up in another order."""
 COMPETITOR, YARDSTICK, FLOOR = "competitor", "yardstick", "floor"
 
 
@@ -75,6 +77,11 @@ class Panel:
         return np.isfinite(self.scores).mean(axis=(2, 3))
 
     @cached_property
+    def covered(self) -> np.ndarray:
+        """(judges, models), bool: the judge scored enough of the model."""
+        return self.coverage >= self.limits.min_coverage_fraction - EQUAL
+
+    @cached_property
     def judge_means(self) -> np.ndarray:
         """(judges, models), on the rubric's scale."""
         return mean_of(self.answers, axis=2)
@@ -86,9 +93,9 @@ class Panel:
 
     @cached_property
     def counting(self) -> tuple[int, ...]:
-        """Judges that cover more than half of the models well enough; the others' columns are shown, and not averaged."""
-        enough = (self.coverage >= self.limits.min_coverage_fraction).mean(axis=1)
-        return tuple(int(one) for one in range(len(self.judges)) if enough[one] > 0.5)
+        """Judges that cover at least half of the models well enough; the others' columns are shown, and not averaged."""
+        enough = self.covered.mean(axis=1)
+        return tuple(int(one) for one in range(len(self.judges)) if enough[one] >= 0.5)
 
     @cached_property
     def ranked(self) -> tuple[int, ...]:
@@ -100,7 +107,7 @@ class Panel:
         some = self.coverage[list(self.counting)]
         gap = self.limits.max_coverage_gap_fraction
         least = np.maximum(self.limits.min_coverage_fraction, some.max(axis=1, keepdims=True) - gap)
-        known = (some >= least - 1e-9).all(axis=0)
+        known = (some >= least - EQUAL).all(axis=0)
         if self.gated:
             known &= np.isfinite(self.gate_rates)
         return tuple(int(one) for one in np.flatnonzero(known))
@@ -142,16 +149,22 @@ class Panel:
         judged = resampled_means(self.answers, self.picks) / self.top
         return points(judged, resampled_means(self.gates, self.picks)[:, None] if self.gated else None)
 
-    def order(self, models: Sequence[int] | None = None, averages: np.ndarray | None = None) -> list[int]:
+    def order(self) -> list[int]:
         """Models with a number, the best first; equal ones in the order of the table."""
-        averages = self.averages if averages is None else averages
-        some = self.ranked if models is None else models
-        return sorted(some, key=lambda model: -averages[model])
+        places = places_of(self.averages, self.ranked)
+        return sorted(self.ranked, key=places.__getitem__)
 
     def ranks(self) -> list[int | None]:
         """Place of each model; None without enough coverage, and for a yardstick, which does not compete."""
-        placed = [model for model in self.order() if self.roles[model] != YARDSTICK]
-        return [placed.index(model) + 1 if model in placed else None for model in range(len(self.models))]
+        places = places_of(self.averages, [model for model in self.ranked if self.roles[model] != YARDSTICK])
+        return [places.get(model) for model in range(len(self.models))]
+
+    def firsts(self, judge: int) -> list[int]:
+        """What a judge puts first, of the models that it covers: several models when their points are equal."""
+        import numpy as np
+
+        known = np.flatnonzero(self.covered[judge] & np.isfinite(self.columns[judge])).tolist()
+        return [model for model, place in places_of(self.columns[judge], known).items() if place == 1]
 
     def interval(self, model: int, judge: int | None = None) -> tuple[float, float] | None:
         """Bootstrap interval over the prompts, of one judge's column or of the average; None when it cannot be told."""
@@ -208,6 +221,11 @@ class Panel:
             pair: [None if (one := found[pair]) is None else int(np.sign(one)) for found in leads]
             for pair in combinations(self.ranked, 2)
         }
+
+
+def places_of(numbers: np.ndarray, models: Sequence[int]) -> dict[int, int]:
+    """Model -> its place among these, the highest number first; equal numbers share a place."""
+    return {one: 1 + sum(bool(numbers[other] > numbers[one] + EQUAL) for other in models) for one in models}
 
 
 def points(judge_fraction: np.ndarray, gate_rates: np.ndarray | None) -> np.ndarray:

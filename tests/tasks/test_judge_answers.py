@@ -113,7 +113,7 @@ def test_a_judge_that_puts_its_own_family_first_is_told(tmp_path):
     with ChatServer(fond) as partial, ChatServer(world.taste()) as fair:
         board, job, _ = run(tmp_path, config((partial, fair), families=FAMILIES))
         (note,) = [one for one in board["notes"] if "its own family" in one]
-        assert note == "gpt ranks its own family (gpt) first: student. 0 of the 1 other judges do too."
+        assert note == "gpt ranks its own family (gpt) first: student. 0 of 1 judge(s) of other families do too."
         assert note in (job.out / "leaderboard.md").read_text()
         assert (_own_family_column(job, "gpt"), _own_family_column(job, "qwen")) == ("yes: student", "no")
         own = board["judges"][0]["own_family"]
@@ -190,6 +190,20 @@ def test_a_model_that_a_judge_will_not_judge_has_no_rank_and_no_low_score(tmp_pa
     assert [row(board, name)["rank"] for name in ("student", "base")] == [1, 2]
     assert board["judges"][1]["unscored"] == {"no verdict": PROMPTS}
     assert "| direct | – | 70.0" in (job.out / "leaderboard.md").read_text()
+
+
+def test_a_judge_that_does_not_count_is_told_with_the_models_that_it_lacks(tmp_path, two):
+    for start in ("wordd", "wordb"):  # direct, base
+        two[1].script(rf"\[answer begins \w+\]\n# Letter [1-9]\n{start}", Reply("I would rather not."))
+    two[1].script(r"\[answer begins \w+\]\n# Letter [12]\nwords", Reply("I would rather not."))  # student: 8 of 10
+    two[1].script(r"\[answer begins \w+\]\n# Letter [123]\nwordc", Reply("I would rather not."))  # ceiling: 7 of 10
+    board, _, _ = run(tmp_path, config(two))
+    assert [one["counts"] for one in board["judges"]] == [True, False]
+    (note,) = [one for one in board["notes"] if "in no average" in one]
+    assert note == (
+        "qwen scored too little of 3 of 4 models: 70% of ceiling, 10% of direct, 10% of base; 80% needed. "
+        "Its column is in no average."
+    )
 
 
 def test_a_judge_that_dies_leaves_the_others_standing_and_can_be_asked_again(tmp_path, two):

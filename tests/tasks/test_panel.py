@@ -113,6 +113,30 @@ def test_a_model_covered_much_less_than_another_gets_no_rank():
     assert panel_of(scores).ranks() == [1, 2]
 
 
+def test_of_two_models_the_one_that_a_judge_lacks_gets_no_rank_as_of_three():
+    rng = np.random.default_rng(1)
+    for count in (2, 3):
+        scores = np.array([noisy(rng, 4, 4, 2)[:count], noisy(rng, 4, 4, 2)[:count]])
+        scores[1, 1] = np.nan
+        panel = panel_of(scores)
+        assert panel.counting == (0, 1) and panel.ranks() == [1, None, 2][:count] and np.isnan(panel.averages[1])
+
+
+def test_equal_averages_share_a_rank_whatever_the_order_of_the_table():
+    level = np.ones(10)
+    panel = panel_of([[3 * level, 4 * level, 4 * level, 2 * level]] * 2)
+    assert panel.ranks() == [3, 1, 1, 4] and panel.firsts(0) == [1, 2]
+    thirds = np.array([[1 / 3, 2 / 3, 4 / 3], [4 / 3, 2 / 3, 1 / 3]])  # added up in another order, not the same float
+    assert thirds[0].sum() != thirds[1].sum() and panel_of([thirds] * 2).ranks() == [1, 1]
+
+
+def test_a_judge_puts_nothing_first_that_it_hardly_scored():
+    scores = np.array([[[3.0] * 10, [4.0] * 10, [5.0] * 10]] * 2)
+    scores[0, 2, 1:] = np.nan
+    assert panel_of(scores).firsts(0) == [1] and panel_of(scores).firsts(1) == [2]
+    assert panel_of(np.full((2, 3, 10), np.nan)).firsts(0) == []
+
+
 def test_a_judge_that_said_little_counts_for_nobody_and_the_others_stand():
     rng = np.random.default_rng(2)
     scores = np.array([noisy(rng, 4, 3), noisy(rng, 4, 3), noisy(rng, 1, 5)])
