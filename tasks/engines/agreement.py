@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from data_contracts.verdict import Check, check
-from tasks.engines.panel import YARDSTICK, Panel, ends_of, places_of
+from tasks.engines.panel import LEAST_PROMPTS, YARDSTICK, Panel, ends_of, places_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +103,8 @@ def _alpha_with_interval(scores: np.ndarray, panel: Panel) -> dict:
     value = _alpha(pairs.sum(axis=0))
     drawn = np.einsum("rp,pab->rab", panel.picks, pairs)
     known = [one for one in map(_alpha, drawn) if one is not None]
-    ends = ends_of(np.array(known), panel.limits.interval_fraction) if value is not None else None
+    enough = np.count_nonzero(pairs.any(axis=(1, 2))) >= LEAST_PROMPTS
+    ends = ends_of(np.array(known), panel.limits.interval_fraction) if enough else None
     return unscored if value is None else {"value": value, "low": ends and ends[0], "high": ends and ends[1]}
 
 

@@ -21,8 +21,9 @@ JUDGE_SHARE, GATE_SHARE = 0.6, 0.4
 """Weights of the two layers in the final score (seed story "proofkit")."""
 RESAMPLES = 2000
 """Bootstrap resamples of the prompts."""
-_LEAST_PROMPTS = 6
-"""Fewest prompts on which a difference is told: six of one sign come about by chance once in thirty-two."""
+LEAST_PROMPTS = 6
+"""Fewest prompts on which a difference, or an interval, is told: six of one sign come about by chance once in thirty-two;
+prompts drawn again from one give an interval of no width."""
 EQUAL = 1e-9
 """Numbers closer than this are the same number, added up in another order."""
 COMPETITOR, YARDSTICK, FLOOR = "competitor", "yardstick", "floor"
@@ -168,8 +169,12 @@ class Panel:
 
     def interval(self, model: int, judge: int | None = None) -> tuple[float, float] | None:
         """Bootstrap interval over the prompts, of one judge's column or of the average; None when it cannot be told."""
+        import numpy as np
+
         judges = list(self.counting) if judge is None else [judge]
         if not judges or (judge is None and model not in self.ranked):
+            return None
+        if np.isfinite(self.answers[judges, model]).sum(axis=1).min() < LEAST_PROMPTS:
             return None
         return ends_of(self.resampled[:, judges, model].mean(axis=1), self.limits.interval_fraction)
 
@@ -197,7 +202,7 @@ class Panel:
             reach = errors * error * np.sqrt(counts / (counts - 1))
             ahead = np.where(np.abs(mean) > np.maximum(np.nan_to_num(reach), 1e-9), mean, 0.0)
         return {
-            pair: None if n < _LEAST_PROMPTS else float(one) for pair, n, one in zip(pairs, counts, ahead, strict=True)
+            pair: None if n < LEAST_PROMPTS else float(one) for pair, n, one in zip(pairs, counts, ahead, strict=True)
         }
 
     def _apart(self, judge: int, ours: int, theirs: int) -> np.ndarray:
@@ -267,7 +272,7 @@ def findings_of_columns(
         (a, b): [int(one) for one in np.sign(np.round(columns[:, a] - columns[:, b], 9))]
         for a, b in combinations(range(len(models)), 2)
     }
-    return findings_of(models, columns.mean(axis=0).tolist(), signs, families, limits or Limits())
+    return findings_of(models, columns.mean(axis=0).tolist(), signs, families, limits or Limits(), bare=True)
 
 
 def findings_of(
@@ -276,8 +281,14 @@ def findings_of(
     signs: dict[tuple[int, int], list[int | None]],
     families: Sequence[str],
     limits: Limits,
+    *,
+    bare: bool = False,
 ) -> list[Finding]:
-    """Findings from what each judge says of each pair of models (first index below the second)."""
+    """Findings from what each judge says of each pair of models (first index below the second).
+
+    `bare`: the signs are those of bare numbers, whose noise nobody knows. Otherwise judges that contradict each other beyond
+    the noise are told of, however near the averages lie: m 100 and n 76 for one, 76 and 100 for the other is no tie.
+    """
     if len(set(families)) < limits.min_judges:
         told = (
             f"{len(families)} judge(s) of {len(set(families))} famil{'y' if len(set(families)) == 1 else 'ies'} counted"
@@ -292,7 +303,8 @@ def findings_of(
             continue
         gap, pair = averages[a] - averages[b], (models[a], models[b])
         shown = f"{models[a]} ({averages[a]:.1f}) and {models[b]} ({averages[b]:.1f})"
-        if gap < limits.tie_points:
+        no_tie = not bare and (_opposed(said[a, b]) or set(said[a, b]) == {None})
+        if gap < limits.tie_points and not no_tie:
             found.append(Finding("tied", f"{shown} are all but tied.", pair))
         else:
             found.append(Finding("split", f"{shown}: no finding, {_split(said[a, b])}.", pair))
@@ -313,10 +325,16 @@ def _above_sentences(models: Sequence[str], order: Sequence[int], above: dict[in
     return found
 
 
+def _opposed(signs: Sequence[int | None]) -> bool:
+    return 1 in signs and -1 in signs
+
+
 def _split(signs: Sequence[int | None]) -> str:
     """How the judges stand on a pair."""
+    if set(signs) == {None}:
+        return "too few prompts to tell"
     for_first, for_second = signs.count(1), signs.count(-1)
-    if for_first and for_second:
+    if _opposed(signs):
         return f"the judges disagree ({for_first} to {for_second} of {len(signs)})"
     known = max(for_first, for_second)
     return f"{known} of {len(signs)} judges tell them apart"

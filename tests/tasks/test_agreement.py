@@ -85,6 +85,13 @@ def test_alpha_of_the_whole_is_that_of_the_pooled_ratings():
         )
 
 
+def test_alpha_of_too_few_prompts_has_no_interval():
+    rng = np.random.default_rng(2)
+    for prompts in (1, 5, 6):
+        found = agreement(panel_of(rng.integers(1, 6, size=(2, 4, prompts, 2)).astype(float)))["alpha"]
+        assert found["value"] is not None and (found["low"] is not None) == (prompts == 6)
+
+
 def test_leaving_a_judge_out_tells_what_moves():
     level = np.ones(20)
     scores = [[4 * level, 3 * level, 2 * level], [4 * level, 3 * level, 2 * level], [level, 5 * level, 2 * level]]

@@ -201,6 +201,35 @@ def test_judges_that_disagree_make_no_finding():
     assert found.kind == "split" and "the judges disagree (1 to 1 of 2)" in found.sentence
 
 
+def test_judges_that_contradict_each_other_are_no_tie_however_near_the_averages():
+    level = np.ones(24)
+    panel = panel_of([[5 * level, 3 * level], [3 * level, 5 * level]])
+    assert panel.columns.tolist() == [[100.0, 76.0], [76.0, 100.0]]
+    (found,) = findings(panel)
+    assert found.kind == "split" and found.sentence.endswith("no finding, the judges disagree (1 to 1 of 2).")
+    (agreed,) = findings(panel_of([[5 * level, 5 * level]] * 2))
+    assert agreed.kind == "tied"
+    (bare,) = findings_of_columns(["m", "n"], panel.columns, ("gpt", "qwen"))
+    assert bare.kind == "tied", "of bare columns nobody knows the noise: the story's board keeps its word"
+
+
+def test_equal_averages_on_too_few_prompts_are_no_tie():
+    few, enough = (panel_of([np.full((2, n), 4.0)] * 2) for n in (5, 6))
+    assert [one.kind for one in findings(enough)] == ["tied"]
+    (found,) = findings(few)
+    assert found.kind == "split" and found.sentence.endswith("no finding, too few prompts to tell.")
+
+
+def test_too_few_prompts_give_no_interval():
+    """Prompts drawn again from one give an interval of no width: as if nothing could be surer."""
+    few, enough = (panel_of([np.tile([[5.0], [3.0]], n)] * 2) for n in (5, 6))
+    assert few.interval(0) is None and few.interval(0, judge=1) is None and few.ranks() == [1, 2]
+    assert enough.interval(0) is not None and enough.interval(0, judge=1) is not None
+    holes = np.tile([[5.0], [3.0]], 7)
+    holes[0, 5:] = np.nan
+    assert panel_of([holes] * 2).interval(0, judge=1) is None
+
+
 def test_intervals_hold_the_number_and_shrink_with_prompts():
     rng = np.random.default_rng(6)
     few, many = (panel_of([noisy(rng, 3, 3, prompts=n)] * 2) for n in (10, 200))
