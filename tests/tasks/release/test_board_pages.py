@@ -149,8 +149,24 @@ def test_the_diff_tells_what_changed_and_whether_it_can_be_compared(made, tmp_pa
         ({"rubric": {**new["rubric"], "digest": "x"}}, "the rubric changed"),
         ({"prompts_digest": "x"}, "the prompts changed"),
         ({"judges": new["judges"][:1], "formula": "x"}, "the judges that count, the formula changed"),
+        ({"rows": [{**one, "gates": {**one["gates"], "anchors": 1.0}} for one in new["rows"]]}, "the gates changed"),
     ):
         assert f"**Cannot tell** what is better than before: {told}" in board_diff(old, {**new, **change})
+
+
+def test_a_change_without_intervals_is_not_within_them(made):
+    old, new = made[0], copy.deepcopy(made[0])
+    for row in new["rows"]:
+        row["final"] |= {"value": row["final"]["value"] - 2, "low": None, "high": None}
+    assert "| -2.0 (no interval is known) |" in board_diff(old, new)
+    assert "| +0.0 (within the intervals) |" in board_diff(old, old)
+    alone = copy.deepcopy(made[0])
+    for row in alone["rows"]:
+        row |= {"judges_alone": 80.0, "final": {"value": None, "low": None, "high": None}}
+    assert "| +0.0 (no interval is known) |" in board_diff(alone, alone)
+    assert re.search(r"\| student \| 1 \| \d+\.\d → cannot tell \| cannot tell \|", board_diff(old, alone)), (
+        "a final score is no number of the judges alone"
+    )
 
 
 def test_an_unscored_model_in_a_diff_is_no_fall(made, unjudged):
