@@ -36,12 +36,16 @@ _MAY_PASS = (408, 409, 425, 429)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class _Again(Exception):
-    """This try failed in a way that may pass. `wait_s` is what the server asks for."""
+class ServerError(TransientError):
+    """The server answered the last try with a status of 500 or above: it is there, and may not know what it is asked for."""
 
-    def __init__(self, why: str, wait_s: float | None = None) -> None:
+
+class _Again(Exception):
+    """This try failed in a way that may pass. `wait_s` is what the server asks for; `status` 0: it did not answer."""
+
+    def __init__(self, why: str, wait_s: float | None = None, status: int = 0) -> None:
         super().__init__(why)
-        self.wait_s = wait_s
+        self.wait_s, self.status = wait_s, status
 
 
 class ChatEndpoint:
@@ -85,7 +89,7 @@ class ChatEndpoint:
 
         Raises:
             ConfigError: the server refuses a request (4xx); with its own words.
-            TransientError: a request failed on every try.
+            TransientError: a request failed on every try; ServerError when the server said so itself.
         """
         failure: BaseException | None = None
         told, unsent = 0, iter(asks)
@@ -119,7 +123,7 @@ class ChatEndpoint:
             try:
                 return self._once(ask)
             except _Again as again:
-                why, wait_s = str(again), again.wait_s
+                why, wait_s, status = str(again), again.wait_s, again.status
             if wait_s is not None and wait_s > LONGEST_WAIT_S:
                 raise TransientError(f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it.")
             if attempt < self._retries:
@@ -127,7 +131,7 @@ class ChatEndpoint:
                     self._retried += 1
                 if self._stop.wait(self._pause_s(attempt, wait_s)):
                     raise CancelledError
-        raise TransientError(
+        raise (ServerError if status >= 500 else TransientError)(
             f"{self._who()} gave no answer in {self._retries + 1} tries; last: {why}. "
             "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again."
         )
@@ -150,7 +154,7 @@ class ChatEndpoint:
             return _read(body)
         message, code = _complaint(body)
         if status in _MAY_PASS or status >= 500:
-            raise _Again(self._clean(f"status {status}: {message}"), _retry_after_s(headers))
+            raise _Again(self._clean(f"status {status}: {message}"), _retry_after_s(headers), status)
         if code == "content_filter":  # some hosts refuse a prompt this way: one row's trouble, not the run's
             return Answer("", "content_filter", self._clean(message))
         raise ConfigError(self._refused(status, message, headers))

@@ -22,7 +22,7 @@ from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.engines import answer_log
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.asks import Answer, Ask
-from tasks.engines.chat_endpoint import ChatEndpoint, _retry_after_s, url_problem
+from tasks.engines.chat_endpoint import ChatEndpoint, ServerError, _retry_after_s, url_problem
 from tests.fixtures.chat_server import ChatServer, Reply
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +109,7 @@ def test_a_hosts_content_filter_is_one_rows_refusal():
 
 def test_tries_end_and_the_last_reason_is_told():
     with ChatServer(lambda _m: Reply(status=503)) as server:
-        with pytest.raises(TransientError, match=r"no answer in 3 tries; last: status 503: scripted 503"):
+        with pytest.raises(ServerError, match=r"no answer in 3 tries; last: status 503: scripted 503"):
             asked(server, "hello", retries=2)
         assert len(server.requests) == 3
 
@@ -117,8 +117,9 @@ def test_tries_end_and_the_last_reason_is_told():
 def test_no_server_at_all_is_told_as_such():
     with ChatServer() as server:
         pass
-    with pytest.raises(TransientError, match=r"ConnectError.*Is the server running"):
+    with pytest.raises(TransientError, match=r"ConnectError.*Is the server running") as caught:
         asked(server, "hello", retries=1)
+    assert not isinstance(caught.value, ServerError)
 
 
 def test_retry_after_is_honoured():
