@@ -24,12 +24,14 @@ from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.core.stage import Settings
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.asks import Answer, Ask, Source
-from tasks.engines.chat_endpoint import ChatEndpoint, url_problem
+from tasks.engines.chat_endpoint import ChatEndpoint, ServerError, url_problem
 from tasks.engines.local_chat import LocalChat, local_identity
 
 API_KEY = "PLUMBLINE_JUDGE_API_KEY"
 """The environment variable with a judge's key, unless its settings name another."""
 PLAIN = "plain"
+FORMS = ("json_schema", "json_object", PLAIN)
+"""How a server can be told of a schema, in the order in which they are tried."""
 
 
 class JudgeSettings(Settings):
@@ -191,7 +193,7 @@ def ask_judge(
     asks = [_ask(judge, where, one, structured) for one in questions]
     try:
         with _source(judge) as source:
-            structured = _form_taken(judge, questions[0], log, where, source) if asks else PLAIN
+            structured = _form_taken(judge, questions, log, where, source, beat) if asks else PLAIN
             asks = [_ask(judge, where, one, structured) for one in questions]
             answer_all(asks, log, source, beat)
     except (TransientError, ConfigError, ArtifactError) as error:
@@ -223,8 +225,12 @@ def _ask(judge: JudgeSettings, where: str, question: Question, structured: str) 
     )
 
 
-def _form_taken(judge: JudgeSettings, question: Question, log: AnswerLog, where: str, source: Source) -> str:
-    """The first form of a schema that the server takes, tried on one question; what the log knows is not tried again.
+def _form_taken(
+    judge: JudgeSettings, questions: Sequence[Question], log: AnswerLog, where: str, source: Source, beat: Beat
+) -> str:
+    """The first form of a schema that the server takes, tried on the first question; what the log knows is not tried again.
+
+    A server that is silent or busy is not asked for another form: each would wait through every try anew.
 
     Raises:
         ConfigError, TransientError: the server refuses the question in every form, or gives no answer.
@@ -233,14 +239,13 @@ def _form_taken(judge: JudgeSettings, question: Question, log: AnswerLog, where:
         return PLAIN
     if judge.structured != "auto":
         return judge.structured
-    asks = {form: _ask(judge, where, question, form) for form in ("json_schema", "json_object", PLAIN)}
-    for form, ask in asks.items():
-        if log.get(ask) is not None:
+    for form in FORMS:
+        if any(log.get(_ask(judge, where, one, form)) is not None for one in questions):
             return form
-    for form, ask in asks.items():
+    for form in FORMS:
         try:
-            answer_all([ask], log, source)
-        except (ConfigError, TransientError):  # llama_cpp.server answers 500, not 400, to a form that it does not know
+            answer_all([_ask(judge, where, questions[0], form)], log, source, beat)
+        except (ConfigError, ServerError):  # llama_cpp.server answers 500, not 400, to a form that it does not know
             if form == PLAIN:
                 raise
         else:
