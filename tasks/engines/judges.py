@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from tasks.core.artifact import hash_folder
 from tasks.core.child import Beat, silent
@@ -34,12 +34,18 @@ FORMS = ("json_schema", "json_object", PLAIN)
 """How a server can be told of a schema, in the order in which they are tried."""
 
 
+Family = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40), AfterValidator(str.casefold)
+]
+"""Whose model it is, in one spelling: "Qwen" and "qwen " are one opinion, not two."""
+
+
 class JudgeSettings(Settings):
     """One judge: who it is, where it answers, and how patiently it is asked."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]{0,39}$")
     """Name of its column."""
-    family: str = Field(min_length=1, max_length=40)
+    family: Family
     """Whose model it is ("qwen", "gpt", "claude"): judges of one family count as one opinion, and one that ranks its own
     family first is reported."""
     base_url: str | None = None

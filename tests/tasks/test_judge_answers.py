@@ -131,6 +131,15 @@ def test_a_judge_that_puts_its_own_family_first_is_told(tmp_path):
         assert [len(server.requests) for server in (partial, fair)] == asked, "families are told to no judge"
 
 
+def test_a_family_is_one_in_whatever_spelling(tmp_path):
+    fond = world.taste(lambda quality, text: 5 if "words" in text else quality - 1)
+    with ChatServer(fond) as one, ChatServer(fond) as other:
+        judges = [judge(one, "a", "Qwen"), judge(other, "b", "qwen ")]
+        board, _, _ = run(tmp_path, JudgeConfig(judges=judges, families={"student": " QWEN"}))
+    assert board["findings"][0]["sentence"].startswith("No finding: 2 judge(s) of 1 family counted")
+    assert "a ranks its own family (qwen) first: student." in board["notes"]
+
+
 def test_a_fair_judge_is_not_suspected_of_liking_its_family(tmp_path, two):
     board, job, _ = run(tmp_path, config(two, families=FAMILIES))
     assert not any("its own family" in one for one in board["notes"])
@@ -157,6 +166,17 @@ def test_a_second_build_asks_nothing_again(tmp_path, two):
     assert [len(server.requests) for server in two] == [one + 1 for one in asked]
 
 
+def test_a_judge_under_another_name_is_not_asked_again(tmp_path, two):
+    before, _, _ = run(tmp_path, config(two))
+    asked = [len(server.requests) for server in two]
+    renamed = [judge(two[0], "openai", model="gpt-1"), judge(two[1], "gpt", model="qwen-1")]  # one takes another's name
+    after, job, _ = run(tmp_path, config(two, judges=renamed))
+    assert [len(server.requests) for server in two] == asked
+    for old, new in (("gpt", "openai"), ("qwen", "gpt")):
+        assert [one["columns"][old] for one in before["rows"]] == [one["columns"][new] for one in after["rows"]]
+    assert (job.work / "judge-openai.jsonl").read_text().count("\n") == asked[0]
+
+
 def test_a_judge_under_test_is_refused_before_anything_is_asked(tmp_path, two):
     job = world.job(tmp_path, compared=world.evaluation(tmp_path / "ev", ANSWERS))
     job.manifests = {"compared": tmp_path / "manifest.json"}
@@ -170,8 +190,23 @@ def test_a_judge_under_test_is_refused_before_anything_is_asked(tmp_path, two):
     with pytest.raises(ConfigError, match="judge qwen is student, a model under test") as caught:
         execute(STAGE, config(two), job)
     assert "nothing was asked" in str(caught.value) and not two[0].requests and not two[1].requests
+    with pytest.raises(ConfigError, match="judge qwen is student, a model under test"):
+        execute(STAGE, config(two, models=["direct", "base"]), job)
+    assert not two[1].requests, "it is the run's own model, judged or not"
     asked_at("another-model")
     execute(STAGE, config(two), job)
+
+
+def test_two_endpoints_that_answer_alike_are_two_models_to_a_judge(tmp_path, two):
+    """Neither has a file: their answers alone do not make them one, or the second could judge itself."""
+    extra = {name: {"file_digest": None} for name in ANSWERS}
+    job = world.job(tmp_path, **{name: world.evaluation(tmp_path / name, ANSWERS, extra) for name in ("a", "b")})
+    for name, model in (("a", "other"), ("b", "qwen-1")):
+        entry = {"name": "student", "endpoint": {"base_url": two[1].url, "model": model}}
+        job.manifests[name] = tmp_path / f"{name}.json"
+        job.manifests[name].write_text(json.dumps({"key_parts": {"config": {"models": [entry]}}}))
+    with pytest.raises(ConfigError, match="judge qwen is b/student, a model under test"):
+        execute(STAGE, config(two), job)
 
 
 def test_one_model_twice_on_the_panel_is_refused(tmp_path, two):
@@ -293,6 +328,8 @@ def test_names_that_fit_no_model_are_told_all_at_once(tmp_path, two):
     with pytest.raises(ConfigError, match="3 names fit no model") as caught:
         run(tmp_path, settings)
     assert all(name in str(caught.value) for name in ("models: ghost", "yardstick: oracle", "families: nobody"))
+    with pytest.raises(ConfigError, match="1 names fit no model that was evaluated: models: teacher"):
+        run(tmp_path, config(two, models=["student", "teacher"]))
 
 
 def test_only_some_models_and_prompts(tmp_path, two):

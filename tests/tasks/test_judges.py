@@ -234,6 +234,7 @@ def test_one_model_cannot_sit_twice(tmp_path):
         ({"api_key_env": "MY_JUDGE"}, "the name must hold API_KEY or TOKEN"),
         ({"name": "a/b"}, "pattern"),
         ({"family": ""}, "at least 1 character"),
+        ({"family": " "}, "at least 1 character"),
         ({"colour": "red"}, "Extra inputs"),
     ],
 )
