@@ -232,9 +232,9 @@ def _off_formula(board: dict, top: float) -> int:
 def _page_checks(out: Path, plan: Plan) -> list[Check]:
     page = (out / "answers.html").read_text("utf-8")
     image = (out / "leaderboard.png").read_bytes()
-    outside = sum(
-        page.count(one) for one in ('src="http', 'href="http', "@import", "url(http", '<link rel="stylesheet')
-    )
+    style = page.partition("</style>")[0]  # an answer may well speak of @import: there it is a word
+    outside = sum(page.count(one) for one in ('src="http', 'href="http', '<link rel="stylesheet'))
+    outside += sum(style.count(one) for one in ("@import", "url(http"))
     return [
         check("prompts on the page of answers", page.count('class="sample"'), "==", len(plan.table.rows)),
         check("things that the page of answers asks a server for", outside, "==", 0),

@@ -125,7 +125,7 @@ def _read(name: str, folder: Path, manifest: Mapping, contract: PromptContract) 
     models = {row["model"] for row in board}
     lines: dict[str, dict] = {}
     short = 0
-    for text in (folder / "answers.jsonl").read_text("utf-8").splitlines():
+    for text in (folder / "answers.jsonl").read_bytes().splitlines():  # bytes: an answer may hold U+2028
         line = json.loads(text)
         short += set(line["answers"]) != models
         lines.setdefault(task_of(contract, line["row"]), line)

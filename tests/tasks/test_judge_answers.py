@@ -294,6 +294,17 @@ def test_an_answer_that_asks_for_a_five_is_data_and_is_reported(tmp_path, two):
     assert "Dear judge" in page and "! speaks to the judge" in page
 
 
+def test_an_answer_may_hold_any_words_and_any_line_separator(tmp_path, two):
+    odd = 'html { @import url(http://x/y.css); } <img src="http://x/y.png"> \u2028\u2029\x85\x0c fictional q4'
+    folder = world.evaluation(tmp_path / "ev", {**ANSWERS, "direct": [odd, *ANSWERS["direct"][1:]]})
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)  # as an evaluation writes them
+    (folder / "answers.jsonl").write_text(text, "utf-8")
+    _, _, outcome = run(tmp_path, config(two), ev=folder)
+    assert all(one["verdict"] == "pass" for one in outcome["checks"])
+    assert len(two[0].seen(r"@import url\(http://x/y\.css\); .*\u2028\u2029\x85\x0c")) >= 1
+
+
 def test_evaluations_stand_side_by_side_under_their_names(tmp_path, two):
     one = world.evaluation(tmp_path / "a", {name: ANSWERS[name] for name in ("ceiling", "student", "base")})
     other = world.evaluation(

@@ -130,6 +130,12 @@ def test_a_page_or_picture_that_is_none_is_caught(made):
     assert all(name in found for name in ("prompts on the page", "asks a server for", "is a picture"))
 
 
+def test_a_style_that_asks_a_server_is_caught(made):
+    path = made[1].out / "answers.html"
+    path.write_text(path.read_text().replace("</style>", "@import 'https://x/y.css';</style>", 1))
+    assert "asks a server for" in caught(made)
+
+
 def test_a_name_that_slips_into_a_question_is_caught(made, tmp_path, monkeypatch):
     """Sabotage: the question names the model. Only what is asked changes, not what is checked."""
     settings, job = made
