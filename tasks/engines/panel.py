@@ -258,6 +258,7 @@ def findings(panel: Panel) -> list[Finding]:
         {(panel.ranked.index(a), panel.ranked.index(b)): said for (a, b), said in panel.signs().items()},
         [panel.families[one] for one in panel.counting],
         panel.limits,
+        unranked=len(panel.models) - len(panel.ranked),
     )
 
 
@@ -283,8 +284,11 @@ def findings_of(
     limits: Limits,
     *,
     bare: bool = False,
+    unranked: int = 0,
 ) -> list[Finding]:
     """Findings from what each judge says of each pair of models (first index below the second).
+
+    `unranked`: further models of the board of which too little is known; nothing is said to be above them.
 
     `bare`: the signs are those of bare numbers, whose noise nobody knows. Otherwise judges that contradict each other beyond
     the noise are told of, however near the averages lie: m 100 and n 76 for one, 76 and 100 for the other is no tie.
@@ -297,7 +301,7 @@ def findings_of(
     order = sorted(range(len(models)), key=lambda one: -averages[one])
     said = {**signs, **{(b, a): [None if s is None else -s for s in found] for (a, b), found in signs.items()}}
     above = {a: [b for b in order if b != a and all(s == 1 for s in said[a, b])] for a in order}
-    found = _above_sentences(models, order, above)
+    found = _above_sentences(models, order, above, unranked)
     for a, b in pairwise(order):
         if b in above[a]:
             continue
@@ -311,11 +315,13 @@ def findings_of(
     return found
 
 
-def _above_sentences(models: Sequence[str], order: Sequence[int], above: dict[int, list[int]]) -> list[Finding]:
+def _above_sentences(
+    models: Sequence[str], order: Sequence[int], above: dict[int, list[int]], unranked: int
+) -> list[Finding]:
     found = []
     for a in order:
         names = tuple(models[b] for b in above[a])
-        if len(order) > 2 and len(names) == len(order) - 1:
+        if len(order) > 2 and len(names) == len(order) + unranked - 1:
             found.append(
                 Finding("ceiling", f"{models[a]} is above every other model for every judge.", (models[a], *names))
             )

@@ -185,6 +185,16 @@ def test_five_prompts_tell_nothing():
     assert findings(few)[0].kind == "split" and findings(enough)[0].kind == "above"
 
 
+def test_nothing_is_above_a_model_of_which_too_little_is_known():
+    rng = np.random.default_rng(10)
+    scores = np.array([noisy(rng, 4.5, 2.5, 2.5, 4.5) for _ in range(2)])
+    scores[1, 3, 5:] = np.nan
+    panel = panel_of(scores)
+    assert panel.ranks()[3] is None
+    assert findings(panel)[0].sentence in ("a is above b and c for every judge.", "a is above c and b for every judge.")
+    assert findings(panel_of(scores[:, :3]))[0].sentence == "a is above every other model for every judge."
+
+
 def test_one_judge_or_one_family_is_one_opinion():
     rng = np.random.default_rng(4)
     scores = [noisy(rng, 5, 1), noisy(rng, 5, 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 
 import pytest
@@ -87,6 +88,26 @@ def test_markdown_has_a_row_a_model_and_names_stay_words(made):
 def test_markdown_without_judges_says_cannot_tell(unjudged):
     text = board_markdown(unjudged[0])
     assert "| student | – | cannot tell | 100.0 % | cannot tell | no judge was asked |" in text
+
+
+@pytest.mark.parametrize(
+    ("judges", "same", "untold"),
+    [
+        (("gpt", "qwen"), True, ["alpha (ordinal), all criteria: cannot tell.", "tau of gpt and qwen: cannot tell."]),
+        (("gpt",), False, ["alpha (ordinal), all criteria: cannot tell.", "No finding: 1 judge(s) of 1 family"]),
+        ((), False, ["alpha (ordinal), all criteria: cannot tell.", "No finding: 0 judge(s)"]),
+    ],
+    ids=["all scores equal", "one judge", "no judge"],
+)
+def test_what_cannot_be_told_is_said_and_is_no_nan(tmp_path, judges, same, untold):
+    answers = {name: [world.letter(name, n, 3 if same else 1 + n % 5) for n in range(8)] for name in "abcd"}
+    board, _, _ = world.board_and_records(tmp_path, answers, *judges)
+    json.dumps(board, allow_nan=False)
+    text = board_markdown(board)
+    assert all(one in text for one in untold) and not re.search(r"\bnan\b", text)
+    if same:
+        assert [row["rank"] for row in board["rows"]] == [1, 1, 1, 1]
+        assert {one["kind"] for one in board["findings"]} == {"tied"}
 
 
 def png_size(path) -> tuple[int, int]:
