@@ -92,8 +92,8 @@ def judge_answers(config: JudgeConfig, job: Job) -> dict:
 
     Raises:
         ConfigError: the chart cannot be drawn; a judge is a model under test or sits twice; a name fits no model;
-            the evaluations were asked different prompts.
-        TransientError: not one judge answered anything.
+            the evaluations were asked different prompts; every judge refuses.
+        TransientError: not one judge answered anything, and one of them may yet.
     """
     if find_spec("matplotlib") is None:
         raise ConfigError("judge_answers: matplotlib is not installed. Run: python deployments/setup.py")

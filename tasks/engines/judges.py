@@ -175,6 +175,8 @@ class Heard:
     """How the judge was held to a schema: json_schema, json_object, or plain."""
     died: str = ""
     """Why it stopped answering; empty when it did not."""
+    refused: bool = False
+    """It stopped for a reason that asking again does not change: a wrong key or name, a file that cannot be loaded."""
 
 
 Question = tuple[tuple[dict[str, str], ...], dict]
@@ -195,7 +197,7 @@ def ask_judge(
 
     A judge that refuses, falls silent or cannot be loaded is told of in `died`, and loses nothing that it said.
     """
-    structured, died = PLAIN, ""
+    structured, died, refused = PLAIN, "", False
     asks = [_ask(judge, where, one, structured) for one in questions]
     try:
         with _source(judge) as source:
@@ -204,7 +206,8 @@ def ask_judge(
             answer_all(asks, log, source, beat)
     except (TransientError, ConfigError, ArtifactError) as error:
         died = str(error).replace((judge.base_url or "").rstrip("/") or "\0", judge.name)  # a board names no address
-    return Heard([log.get(ask) for ask in asks], [ask.digest for ask in asks], structured, died)
+        refused = not isinstance(error, TransientError)
+    return Heard([log.get(ask) for ask in asks], [ask.digest for ask in asks], structured, died, refused)
 
 
 def ask_digest(judge: JudgeSettings, where: str, question: Question, structured: str) -> str:

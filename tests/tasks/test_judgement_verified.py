@@ -71,6 +71,11 @@ def silenced(lines):
     return lines
 
 
+def scored_by_a_stranger(lines):
+    first(lines, kind="answer", judge="gpt")["judge"] = "stranger"
+    return lines
+
+
 def with_field(**values):
     def change(lines):
         first(lines, kind="answer", judge="qwen", levels=None).update(values)
@@ -89,6 +94,7 @@ def with_field(**values):
         (with_field(levels={"integrity": 90}), "levels off the rubric"),
         (with_field(asked="0" * 64), "beyond those of rubric, task and answer"),
         (with_field(judge="stranger"), "judges that are not on the panel"),
+        (scored_by_a_stranger, "judges that are not on the panel"),
         (lambda lines: lines[1:], "never asked"),
         (lambda lines: [*lines, lines[0]], "beyond those of rubric, task and answer"),
     ],
