@@ -5,15 +5,9 @@ from __future__ import annotations
 
 import re
 
-from data_contracts import prose
-from data_contracts.proofkit.statements import GAP, INVENTED, NOT, PIECE, WORDS_2, any_of, compiled
+from data_contracts.proofkit import ties
+from data_contracts.proofkit.statements import GAP, INVENTED, NOT, PIECE, WORDS_2, WORDS_3, any_of, compiled
 
-_HONEST = compiled(
-    rf"\b{any_of('fictional,fictitious,simulated,simulation,invented,made up,imaginary,imagine,imagined,pretend,as if,if I,would,mock,work sample')}\b",  # noqa: E501
-    r"\bhypothetical\w*",
-    rf"\bpractice\s+(?:\w+\s+)?{PIECE}\b",
-)
-"""A sentence with one of these does not claim that the job was real."""
 _AMOUNT = any_of("number,numbers,figure,figures,metric,metrics,data,amount,amounts,percentage,percentages,total,totals,"
                  "count,counts,result,results,volume,volumes")  # fmt: skip
 _LABEL = compiled(
@@ -22,19 +16,36 @@ _LABEL = compiled(
     rf"\b{_AMOUNT}\b(?:\s+\w+){{0,3}}?\s+(?:is|are|was|were)\s+(?:\w+\s+)?{INVENTED}\b",
 )
 """A sentence with one of these tells that its numbers are no facts. "Fictional" alone may speak of the company."""
-_CLIENT = compiled(r"\b(?:our|my)\s+(?:\w+\s+)?(?:clients?)\b")
-_AS_EMPLOYEE = compiled(r"\bas (?:an? |the )?(?:\w+ ){0,3}employee\b", r"\bwhile (?:I was )?employed\b")
-_HELD = any_of("work,works,worked,was employed,am employed,was hired,was promoted,serve,served,serves,intern,interned,consult,"
-               "consulted,led,manage,managed,manages,ran,supervised,headed,joined")  # fmt: skip
-_BULLET = any_of("Worked,Led,Managed,Served,Ran,Supervised,Headed,Joined,Employed,Hired,Consulted,Interned")
 _TENS = any_of(
     "half,third,quarter,fifth,ten,fifteen,twenty,thirty,forty,fifty,sixty,seventy,eighty,ninety,percent,per cent"
 )
+_CUT = any_of("increased,reduced,cut,grew,raised,boosted,improved,saved,lowered,shortened,lifted,decreased,slashed")
+_FELL = any_of("fell,dropped,rose,declined,shrank,sank,climbed,jumped,grew,went up,went down,came down")
+_PART = r"(?:(?:an?\s+|one\s+)?(?:half|third|quarter|fifth)|zero|nothing)"
+_COUNT = (
+    rf"(?:\d[\d.,]*|half|an?(?={GAP}(?:hour|day|week|month|million|fortune))|{_TENS}|(?:hundred|thousand|million|dozen)s?|"
+    rf"{any_of('one,two,three,four,five,six,seven,eight,nine,eleven,twelve,several')})"
+)
+_UNIT = any_of("dollars?,pounds?,euros?,minutes?,hours?,days?,weeks?,months?,millions?,thousands?,fortune,jobs,lives")
 _RESULT = compiled(
-    r"\b(?:increased|reduced|cut|grew|raised|boosted|improved|saved|lowered|shortened|lifted|decreased|slashed)\b"
-    rf"[^.;]{{0,60}}?\bby\s+(?:\w+\s+){{0,2}}?(?:{_TENS}|\d[\d.,]*\s*(?:%|percent|per cent))",
+    rf"\b{_CUT}\b[^.;]{{0,60}}?\bby\s+(?:\w+\s+){{0,2}}?(?:{_TENS}|\d[\d.,]*\s*(?:%|percent|per cent))",
     r"\b(?:doubled|tripled|halved|quadrupled)\b",
 )
+_AMOUNT_OF_RESULT = compiled(
+    rf"(?<!\bis )(?<!\bare )\b{_CUT}\b[^.;]{{0,60}}?\b(?P<cut>in\s+half(?!\s+an?\b)|to\s+{_PART})\b",
+    rf"\b{_FELL}\b[^.;]{{0,40}}?\b(?P<fell>to\s+{_PART}|by\s+(?:\w+\s+){{0,2}}?(?:{_TENS}|\d[\d.,]*\s*%)"
+    rf"|{_COUNT}\s*(?:%|{GAP}per\s?cent))",
+    rf"\b(?:saved|earned|gained|generated|brought\s+in|won){WORDS_3}{GAP}(?P<saved>{_COUNT}(?:{GAP}\w+)?{GAP}{_UNIT})\b",
+    rf"\b(?:{_CUT}|{_FELL}|brought)\b[^.;]{{0,60}}?\b(?P<span>from\s+{_COUNT}\s+(?:\w+\s+)?to\s+{_COUNT})\b",
+    rf"\b(?:{_CUT}|{_FELL})\b[^.;]{{0,40}}?\b(?P<fold>(?:two|three|four|five|ten|many)(?:{GAP})?fold|by\s+a\s+factor\s+of\s+\w+)",
+    rf"\b(?:it|this|which|{PIECE})\s+(?:was|proved|has\s+been)\s+(?P<success>(?:an?\s+)?(?:\w+\s+)?success(?:ful)?)\b",
+)
+"""What the prompt gives of the amount may be repeated in a sentence of other words."""
+_MAY_TELL = ("increas", "reduced", "cut", "grew", "raised", "boosted", "improved", "saved", "lowered", "shortened", "lifted",
+             "decreas", "slashed", "fell", "dropped", "rose", "declined", "shrank", "sank", "climbed", "jumped", "went", "came",
+             "doubled", "tripled", "halved", "quadrupled", "earned", "gained", "generated", "brought", "won",
+             "success")  # fmt: skip
+"""A cheap look before the costly ones."""
 _NOT_CLAIMED = compiled(
     rf"\b(?:{any_of('would,could,should,might,may,will,can,to,aims,hopes,expects,if,be,have to')}|{NOT})\b(?:\s+\w+)?\s*$"
 )
@@ -50,64 +61,36 @@ _FREE_NUMBER = compiled(
     rf"\b{_ORDINAL}\s+(?:[1-9]|1[0-2])\b(?:\s*(?:-|–|to|and)\s*(?:[1-9]|1[0-2])\b)?",
 )
 """Numbers that count off parts of the text itself and measure nothing."""
-
-
-_COMPANY, _ROLE = "\ue0f0", "\ue0f1"
-"""Stand for the company and the role: one pattern then serves all, and none is compiled for each row."""
-_EMPLOYMENT = compiled(
-    rf"\b(?:I|we)\b(?:\s+\w+){{0,2}}?\s+{_HELD}\b[^.;]{{0,60}}?\b(?:at|for|with|by|in)\s+(?:the\s+)?{_COMPANY}",
-    rf"^{_BULLET}\b[^.;]{{0,80}}?\b(?:at|for|with|by|in)\s+(?:the\s+)?{_COMPANY}",
-    rf"\b(?:in|during)\s+my\s+(?:\w+\s+){{0,2}}?(?:role|job|time|tenure|position|internship|employment|years|stint)\b"
-    rf"(?:\s+\w+){{0,4}}?\s+(?:at|with|for)\s+(?:the\s+)?{_COMPANY}",
-    rf"\bas\s+(?:an?\s+|the\s+)?(?:\w+\s+){{0,2}}?{_ROLE}(?:\s+\w+)?\s+(?:at|for|of|with)\s+(?:the\s+)?{_COMPANY}",
-    rf"\b(?:my|our)\s+(?:\w+\s+)?(?:employer|boss|manager|supervisor|coworkers?|colleagues?)\b[^.;]{{0,30}}?{_COMPANY}",
-    rf"\b(?:employed|hired|paid|commissioned|contracted|retained)\s+by\s+(?:the\s+)?{_COMPANY}",
+_QUOTE = re.compile(r"(?<!\w)['‘\"“](.{3,}?)['’\"”](?!\w)")
+_BLAMED = compiled(
+    rf"\b(?:{any_of('false,untrue,not true,dishonest,misleading,lie,lies,claims,claim,overclaims,never happened,nobody,no one')}"
+    rf"|{any_of('delete,remove,strike,cut,take out,take back,withdraw,replace,drop,must go,has to go,cannot stay')})\b"
 )
 
 
-def false_claim(sentence: str, company: str, role: str, given: str) -> str:
-    """What a sentence claims that cannot be true of a practice piece; empty when nothing.
+def without_blamed_quotes(sentence: str, draft: str) -> str:
+    """A reviewer's sentence without the draft's own words that it finds fault with: to name a false claim is not to make it."""
+    rest = _QUOTE.sub(lambda one: " " if ties.repeated(one[1], draft) else one[0], sentence)
+    return rest if rest != sentence and _BLAMED.search(rest) else sentence
 
-    `given` is the prompt in small letters: what the applicant said of himself may be repeated.
-    """
-    problem = _claimed_tie(sentence, company, role, given)
-    if problem and not _HONEST.search(sentence):
+
+def false_claim(sentence: str, told: ties.Told) -> str:
+    """What a sentence claims that cannot be true of a practice piece; empty when nothing."""
+    if problem := ties.claimed_tie(sentence, told) or ties.denied_practice(sentence):
         return problem
-    problem = _unlabelled_result(sentence, given) or _unlabelled_number(sentence, given)
+    problem = _unlabelled_result(sentence, told.given) or _unlabelled_number(sentence, told.given)
     return "" if not problem or _LABEL.search(sentence) else problem
 
 
-def _claimed_tie(sentence: str, company: str, role: str, given: str) -> str:
-    """A client or a job that the sentence claims, whatever it calls them."""
-    if (one := _CLIENT.search(sentence)) and "client" not in given and not _denied(sentence, one):
-        return f"claims a client: {_near(sentence, one)}"
-    if one := _AS_EMPLOYEE.search(sentence):
-        return "" if _denied(sentence, one) else f"claims employment: {_near(sentence, one)}"
-    if not prose.stands(company, sentence):
-        return ""
-    marked = prose.replaced(prose.replaced(sentence, company, _COMPANY), role, _ROLE)
-    if (one := _EMPLOYMENT.search(marked)) and not _denied(marked, one):
-        return f"claims employment: {_near(marked, one).replace(_COMPANY, company).replace(_ROLE, role)}"
-    return ""
-
-
-def _denied(sentence: str, found: re.Match[str]) -> bool:
-    before = rf"\b{NOT}\b(?:\s+[\w’']+){{0,4}}\s*$"
-    return bool(re.search(before, sentence[: found.start()], re.IGNORECASE)) or bool(
-        re.search(rf"\b{NOT}\b", found.group(), re.IGNORECASE)
-    )
-
-
-def _near(sentence: str, found: re.Match[str]) -> str:
-    return repr(sentence[max(0, found.start() - 10) : found.end() + 20])
-
-
 def _unlabelled_result(sentence: str, given: str) -> str:
-    found = _RESULT.search(sentence)
-    if not found or _NOT_CLAIMED.search(sentence[: found.start()]):
+    low = sentence.lower()
+    if not any(one in low for one in _MAY_TELL):
         return ""
-    repeated = " ".join(found.group().lower().split()) in " ".join(given.split())
-    return "" if repeated else f"claims a result without calling it hypothetical: {_near(sentence, found)}"
+    found = [one for one in [_RESULT.search(sentence)] if one] + list(ties.not_denied(_AMOUNT_OF_RESULT, sentence))
+    for one in found:
+        if not _NOT_CLAIMED.search(sentence[: one.start()]) and not ties.repeated(one[one.lastgroup or 0], given):
+            return f"claims a result without calling it hypothetical: {ties.near(sentence, one)!r}"
+    return ""
 
 
 def _unlabelled_number(sentence: str, given: str) -> str:

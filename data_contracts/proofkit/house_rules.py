@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from data_contracts import anchoring, prose
 from data_contracts.proofkit import claims, statements
 from data_contracts.proofkit.output import SCHEMAS
+from data_contracts.proofkit.ties import Told
 
 TASKS = ("draft", "revise", "review", "talking_points", "scenario", "bullets", "post")
 VOICES = ("plain", "warm", "brisk", "precise")
@@ -205,11 +206,11 @@ def _disclosure(answer: Answer) -> str:
 
 
 def _no_false_claims(answer: Answer) -> str:
-    company = str(answer.row["company"]).strip()
-    for sentence in answer.every_line:
-        if problem := claims.false_claim(sentence, company, str(answer.row["role"]), answer.given):
-            return problem
-    return ""
+    row, some = answer.row, answer.every_line
+    told = Told(str(row["company"]).strip(), str(row["role"]), answer.given, to_applicant=answer.task in SCHEMAS)
+    if answer.task == "review":
+        some = [claims.without_blamed_quotes(one, str(row.get("draft") or "").lower()) for one in some]
+    return next((problem for one in some if (problem := claims.false_claim(one, told))), "")
 
 
 def _length(answer: Answer) -> str:
