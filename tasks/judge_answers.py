@@ -26,7 +26,7 @@ from tasks.core.errors import ConfigError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines.answer_log import AnswerLog
 from tasks.engines.answer_table import AnswerTable, read_answers, self_judging
-from tasks.engines.judges import Heard, Identity, JudgeSettings, identity_of, twice_on_the_panel
+from tasks.engines.judges import Family, Heard, Identity, JudgeSettings, identity_of, twice_on_the_panel
 from tasks.engines.judging import Plan, ask_panel, board_from, follows, log_path, problems_of
 from tasks.engines.panel import FLOOR, GATE_SHARE, JUDGE_SHARE, YARDSTICK, Limits
 from tasks.recipes import load_recipe
@@ -59,7 +59,7 @@ class JudgeConfig(Settings):
     """Models that are a yardstick and no competitor."""
     floor: list[str] = Field(default_factory=lambda: ["base"])
     """Untuned models: the floor."""
-    families: dict[str, str] = Field(default_factory=dict)
+    families: dict[str, Family] = Field(default_factory=dict)
     """Model -> family, as the judges name theirs: what lets a board say that a judge prefers its own."""
     min_coverage_fraction: float = Field(default=Limits.min_coverage_fraction, gt=0, le=1)
     """A model of which a judge scored less than this gets no rank; a judge that scored less of most models does not count."""
@@ -92,8 +92,8 @@ def judge_answers(config: JudgeConfig, job: Job) -> dict:
 
     Raises:
         ConfigError: the chart cannot be drawn; a judge is a model under test or sits twice; a name fits no model;
-            the evaluations were asked different prompts.
-        TransientError: not one judge answered anything.
+            the evaluations were asked different prompts; every judge refuses.
+        TransientError: not one judge answered anything, and one of them may yet.
     """
     if find_spec("matplotlib") is None:
         raise ConfigError("judge_answers: matplotlib is not installed. Run: python deployments/setup.py")
@@ -138,18 +138,19 @@ def _manifests(job: Job) -> dict[str, dict]:
 
 
 def _refuse_judges(config: JudgeConfig, job: Job, table: AnswerTable, identities: list[Identity]) -> None:
-    """Before anything is asked: a model that judges itself, and one opinion that sits twice."""
+    """Before anything is asked: a model that judges its own run, whether or not it is judged; one opinion that sits twice."""
     kinds = {one["kind"] for manifest in _manifests(job).values() for one in manifest.get("inputs", {}).values()}
-    wrong = self_judging(config.judges, identities, table.models, sorted(kinds))
+    wrong = self_judging(config.judges, identities, table.evaluated, sorted(kinds))
     wrong += twice_on_the_panel(config.judges, identities)
     if wrong:
         raise ConfigError([f"judge_answers: {one}. Take another judge; nothing was asked." for one in wrong])
 
 
 def _log(job: Job, judge: str) -> AnswerLog:
-    """Verdicts by digest of judge, rubric, task and answer; those of earlier builds are read too."""
-    path = log_path(job.work, judge)
-    return AnswerLog(path, sorted(job.work.parent.glob(f"*/{path.name}")))
+    """Verdicts by digest of judge, rubric, task and answer. Those of earlier builds are read too, under whatever name: a
+    digest holds the model that was asked, not what its column is called."""
+    earlier = job.work.parent.glob(f"*/{log_path(Path(), '*')}")
+    return AnswerLog(log_path(job.work, judge), [one for one in earlier if one.parent != job.work])
 
 
 def _facts(config: JudgeConfig, heard: list[Heard], records: list[dict]) -> dict:
@@ -231,9 +232,9 @@ def _off_formula(board: dict, top: float) -> int:
 def _page_checks(out: Path, plan: Plan) -> list[Check]:
     page = (out / "answers.html").read_text("utf-8")
     image = (out / "leaderboard.png").read_bytes()
-    outside = sum(
-        page.count(one) for one in ('src="http', 'href="http', "@import", "url(http", '<link rel="stylesheet')
-    )
+    style = page.partition("</style>")[0]  # an answer may well speak of @import: there it is a word
+    outside = sum(page.count(one) for one in ('src="http', 'href="http', '<link rel="stylesheet'))
+    outside += sum(style.count(one) for one in ("@import", "url(http"))
     return [
         check("prompts on the page of answers", page.count('class="sample"'), "==", len(plan.table.rows)),
         check("things that the page of answers asks a server for", outside, "==", 0),

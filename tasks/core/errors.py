@@ -29,11 +29,6 @@ class ChildError(PlumblineError):
 class TransientError(PlumblineError):
     """The network or a far server failed in a way that may pass: the only error that is retried."""
 
-    def __init__(self, message: str, *, answered: bool = False) -> None:
-        super().__init__(message)
-        self.answered = answered
-        """A far server is there: it answered, with an error of its own. False where nothing whole came back."""
-
 
 _SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|AUTH_STRING|CREDENTIAL", re.IGNORECASE)
 _SECRET_SHAPES = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|AKIA[A-Z0-9]{16})\b")

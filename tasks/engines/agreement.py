@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from data_contracts.verdict import Check, check
-from tasks.engines.panel import YARDSTICK, Panel, ends_of
+from tasks.engines.panel import LEAST_PROMPTS, YARDSTICK, Panel, ends_of, places_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +103,8 @@ def _alpha_with_interval(scores: np.ndarray, panel: Panel) -> dict:
     value = _alpha(pairs.sum(axis=0))
     drawn = np.einsum("rp,pab->rab", panel.picks, pairs)
     known = [one for one in map(_alpha, drawn) if one is not None]
-    ends = ends_of(np.array(known), panel.limits.interval_fraction) if value is not None else None
+    enough = np.count_nonzero(pairs.any(axis=(1, 2))) >= LEAST_PROMPTS
+    ends = ends_of(np.array(known), panel.limits.interval_fraction) if enough else None
     return unscored if value is None else {"value": value, "low": ends and ends[0], "high": ends and ends[1]}
 
 
@@ -114,7 +115,7 @@ def _tau(ours: np.ndarray, theirs: np.ndarray, models: Sequence[int]) -> float |
 
     if len(models) < 3:
         return None
-    found = float(kendalltau(ours[list(models)], theirs[list(models)]).statistic)
+    found = float(kendalltau(*(np.round(some[list(models)], 9) for some in (ours, theirs))).statistic)  # ties are ties
     return found if np.isfinite(found) else None
 
 
@@ -122,14 +123,11 @@ def _without(panel: Panel, judge: int) -> dict:
     """The order of the models when one judge had not been asked."""
     left = [one for one in panel.counting if one != judge]
     averages = panel.columns[left].mean(axis=0)
-    full, now = panel.order(), panel.order(averages=averages)
-    moved = {
-        panel.models[one]: [full.index(one) + 1, now.index(one) + 1]
-        for one in full
-        if full.index(one) != now.index(one)
-    }
+    full, now = places_of(panel.averages, panel.ranked), places_of(averages, panel.ranked)
+    moved = {panel.models[one]: [full[one], now[one]] for one in panel.order() if full[one] != now[one]}
     tau = _tau(panel.averages, averages, panel.ranked)
-    return {"judge": panel.judges[judge], "tau": tau, "moved": moved, "first": panel.models[now[0]] if now else None}
+    first = " and ".join(panel.models[one] for one, place in now.items() if place == 1)
+    return {"judge": panel.judges[judge], "tau": tau, "moved": moved, "first": first or None}
 
 
 def rank_correlation_within(values: np.ndarray, against: np.ndarray, groups: np.ndarray) -> dict:
@@ -202,29 +200,41 @@ def swap_check(pairs: Sequence[tuple[float, float]]) -> Check:
 def own_family(panel: Panel, judge: int, families: Sequence[str | None]) -> dict:
     """Whether a judge puts a model of its own family first, and how many points more than the others it gives the family.
 
-    `families` of the models; None where it was not said. The excess compares with the models of other families.
+    `families` of the models; None where it was not said. Of models that it puts first with equal points all must be of its
+    family: the order of a table is no preference. The excess compares with the models, and the judges, of other families.
     """
-    import numpy as np
-
-    own, covered = panel.families[judge], np.isfinite(panel.columns[judge])
-    known = [m for m in range(len(panel.models)) if families[m] is not None and covered[m]]
-    ours = [m for m in known if families[m] == own]
-    first = max(
-        (m for m in range(len(panel.models)) if covered[m]), key=lambda m: panel.columns[judge, m], default=None
-    )
-    others = [one for one in panel.counting if one != judge]
-    theirs = [m for m in known if m not in ours]
-    excess = None
-    if ours and theirs and others:
-        gap = panel.columns[judge] - panel.columns[others].mean(axis=0)
-        excess = float(np.mean(gap[ours]) - np.mean(gap[theirs]))
-        excess = excess if np.isfinite(excess) else None
-    first_is_own = None if first is None or families[first] is None else families[first] == own
+    own, first = panel.families[judge], panel.firsts(judge)
+    known = [m for m in range(len(panel.models)) if families[m] is not None and panel.covered[judge, m]]
     return {
         "family": own,
-        "first": None if first is None else panel.models[first],
-        "ranks_own_family_first": first_is_own,
-        "first_is_yardstick": None if first is None else panel.roles[first] == YARDSTICK,
-        "own_family_models": [panel.models[m] for m in ours],
-        "excess_points": excess,
+        "first": " and ".join(panel.models[m] for m in first) or None,
+        "ranks_own_family_first": _all_own([families[m] for m in first], own),
+        "first_is_yardstick": all(panel.roles[m] == YARDSTICK for m in first) if first else None,
+        "own_family_models": [panel.models[m] for m in known if families[m] == own],
+        "excess_points": _excess(panel, judge, {m: families[m] == own for m in known}),
     }
+
+
+def judges_of_others(panel: Panel, judge: int) -> list[int]:
+    """The counting judges of other families: one of the same family has the same reasons to prefer it."""
+    return [one for one in panel.counting if panel.families[one] != panel.families[judge]]
+
+
+def _all_own(families: Sequence[str | None], own: str) -> bool | None:
+    """Whether all are of one's own family; None when nothing says so and nothing speaks against it."""
+    if any(family not in (None, own) for family in families):
+        return False
+    return None if not families or None in families else True
+
+
+def _excess(panel: Panel, judge: int, is_own: dict[int, bool]) -> float | None:
+    """Points above the other judges that models of the own family get, over what the rest gets; only where all scored enough."""
+    import numpy as np
+
+    others = judges_of_others(panel, judge)
+    gap = panel.columns[judge] - panel.columns[others].mean(axis=0) if others else np.full(len(panel.models), np.nan)
+    ours, theirs = (
+        [gap[m] for m, own in is_own.items() if own is side and panel.covered[others, m].all() and np.isfinite(gap[m])]
+        for side in (True, False)
+    )
+    return float(np.mean(ours) - np.mean(theirs)) if ours and theirs else None

@@ -55,6 +55,8 @@ class AnswerTable:
     """Different answers to a prompt, each once."""
     places: list[list[int]] = field(default_factory=list)
     """(models, prompts): number of the item."""
+    evaluated: list[Model] = field(default_factory=list)
+    """All models of the evaluations, those that are not judged too: none of them may be a judge."""
 
     def __post_init__(self) -> None:
         known: dict[tuple[int, str], int] = {}
@@ -102,7 +104,7 @@ def read_answers(
     _refuse_unknown(models, {"models": only, **roles, "families": list(families)})
     kept = [m for m, one in enumerate(models) if not only or _named(one.name, only)]
     rows = [next(iter(found.values())).lines[task]["row"] for task in tasks]
-    return AnswerTable(rows, tasks, [models[m] for m in kept], [texts[m] for m in kept])
+    return AnswerTable(rows, tasks, [models[m] for m in kept], [texts[m] for m in kept], evaluated=models)
 
 
 @dataclass
@@ -123,7 +125,7 @@ def _read(name: str, folder: Path, manifest: Mapping, contract: PromptContract) 
     models = {row["model"] for row in board}
     lines: dict[str, dict] = {}
     short = 0
-    for text in (folder / "answers.jsonl").read_text("utf-8").splitlines():
+    for text in (folder / "answers.jsonl").read_bytes().splitlines():  # bytes: an answer may hold U+2028
         line = json.loads(text)
         short += set(line["answers"]) != models
         lines.setdefault(task_of(contract, line["row"]), line)
@@ -161,12 +163,15 @@ def _refuse_other_prompts(asked: dict[str, set[str]]) -> None:
 
 
 def _merged(found: dict[str, _Evaluation], tasks: list[str]) -> tuple[list[Model], list[list[str]]]:
-    """The models of all evaluations. The same file with the same answers in each of them is one model."""
+    """The models of all evaluations. The same file, or endpoint, with the same answers in each of them is one model."""
     models, texts = [], []
     for name in dict.fromkeys(row["model"] for one in found.values() for row in one.board):
         given = [(label, row) for label, one in found.items() for row in one.board if row["model"] == name]
         answers = [[found[label].lines[task]["answers"][name] for task in tasks] for label, _ in given]
-        same = {(row.get("file_digest"), tuple(one)) for one, (_, row) in zip(answers, given, strict=True)}
+        same = {
+            (row.get("file_digest"), found[label].endpoints.get(name), tuple(one))
+            for one, (label, row) in zip(answers, given, strict=True)
+        }
         alike = len(given) == len(found) and len(same) == 1
         for (label, row), one in list(zip(given, answers, strict=True))[: 1 if alike else None]:
             models.append(_model(name if alike else f"{label}/{name}", row, found[label].endpoints.get(name)))
@@ -201,7 +206,10 @@ def _refuse_unknown(models: list[Model], named: Mapping[str, Sequence[str]]) -> 
     known = {part for one in models for part in (one.name, one.name.rpartition("/")[2])}
     optional = {"ceiling", "teacher", "base"}  # the defaults of their settings: an evaluation without one has none
     if wrong := [
-        f"{setting}: {name}" for setting, names in named.items() for name in names if name not in known | optional
+        f"{setting}: {name}"
+        for setting, names in named.items()
+        for name in names
+        if name not in (known if setting == "models" else known | optional)
     ]:
         raise ConfigError(
             f"judge_answers: {len(wrong)} names fit no model that was evaluated: {', '.join(wrong)}. "
@@ -237,7 +245,7 @@ def warnings_of(text: str, rubric: Rubric) -> list[str]:
 def self_judging(
     judges: Sequence[JudgeSettings], identities: Sequence[Identity], models: Sequence[Model], kinds: Sequence[str]
 ) -> list[str]:
-    """Judges that are a model under test: by content for files, by address and name behind an endpoint.
+    """Judges that are a model of the run: by content for files, by address and name behind an endpoint.
 
     `kinds` are the kinds of artifacts among the models: a folder's digest in the store depends on its kind.
     """

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from data_contracts.rubric import Rubric
 from data_contracts.verdict import Check, Verdict
-from tasks.engines.agreement import agreement, own_family
+from tasks.engines.agreement import agreement, judges_of_others, own_family
 from tasks.engines.answer_table import AnswerTable
-from tasks.engines.panel import GATE_SHARE, JUDGE_SHARE, Panel, findings
+from tasks.engines.panel import EQUAL, GATE_SHARE, JUDGE_SHARE, Panel, findings, mean_of
 
 FORMAT = 1
 """Version of leaderboard.json; raised when a name in it changes its meaning."""
@@ -104,8 +104,6 @@ def _row(panel, table, model: int, rank: int | None, rubric: Rubric, gates, warn
 
 
 def _column(panel: Panel, judge: int, model: int, rubric: Rubric) -> dict:
-    from tasks.engines.panel import mean_of
-
     by_criterion = mean_of(panel.scores[judge, model], axis=0)
     return {
         **_interval(panel.columns[judge, model], panel.interval(model, judge)),
@@ -126,10 +124,32 @@ def _why(panel: Panel, model: int) -> str:
     for judge in panel.counting:
         found, best = panel.coverage[judge, model], panel.coverage[judge].max()
         if found < limits.min_coverage_fraction - 1e-9:
-            thin.append(f"{panel.judges[judge]} scored {found:.0%} of it, {limits.min_coverage_fraction:.0%} needed")
+            thin.append(
+                f"{panel.judges[judge]} scored {_share(found)} of it, {limits.min_coverage_fraction:.0%} needed"
+            )
         elif found < best - limits.max_coverage_gap_fraction - 1e-9:
-            thin.append(f"{panel.judges[judge]} scored {found:.0%} of it and {best:.0%} of the best covered one")
+            thin.append(
+                f"{panel.judges[judge]} scored {_share(found)} of it and {_share(best)} of the best covered one"
+            )
     return "; ".join(thin) or "no gate says anything about its answers"
+
+
+def _does_not_count(panel: Panel, judge: int) -> str:
+    """Of which models a judge gave too little to count."""
+    lacking = [
+        f"{_share(panel.coverage[judge, model])} of {name}"
+        for model, name in enumerate(panel.models)
+        if not panel.covered[judge, model]
+    ]
+    return (
+        f"{panel.judges[judge]} scored too little of {len(lacking)} of {len(panel.models)} models: {', '.join(lacking)}; "
+        f"{panel.limits.min_coverage_fraction:.0%} needed. Its column is in no average."
+    )
+
+
+def _share(fraction: float) -> str:
+    """Rounded down: what lies below a limit must not read as the limit."""
+    return f"{int(100 * fraction + EQUAL)}%"
 
 
 def _judge(panel: Panel, table: AnswerTable, judge: int, one: JudgeRecord) -> dict:
@@ -167,8 +187,7 @@ def notes(
         if one.died:
             found.append(f"{one.name} stopped answering: {one.died}")
         if place not in panel.counting:
-            covered = panel.coverage[place].mean()
-            found.append(f"{one.name} gave too few verdicts ({covered:.0%}); its column is in no average.")
+            found.append(_does_not_count(panel, place))
         own = own_family(panel, place, [model.family for model in table.models])
         if own["ranks_own_family_first"]:
             found.append(f"{one.name} ranks its own family ({one.family}) first: {own['first']}.{_also(panel, place)}")
@@ -184,15 +203,10 @@ def notes(
 
 
 def _also(panel: Panel, judge: int) -> str:
-    """Whether the others put the same model first: then its own word is not needed."""
-    first = max(panel.ranked, key=lambda model: panel.columns[judge, model], default=None)
-    others = [one for one in panel.counting if one != judge]
-    agree = (
-        sum(max(panel.ranked, key=lambda model: panel.columns[one, model]) == first for one in others)
-        if panel.ranked
-        else 0
-    )
-    return f" {agree} of the {len(others)} other judges do too." if others else ""
+    """Whether judges of other families put the same model first: then its own word is not needed."""
+    others = judges_of_others(panel, judge)
+    agree = sum(panel.firsts(one) == panel.firsts(judge) for one in others)
+    return f" {agree} of {len(others)} judge(s) of other families do too." if others else ""
 
 
 def number(value: float, digits: int = 4) -> float | None:

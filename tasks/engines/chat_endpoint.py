@@ -55,12 +55,16 @@ _NO_ROOM_WORDS = re.compile(
 """How servers say that prompt and answer do not fit into their context. Most have no code for it."""
 
 
-class _Again(Exception):
-    """This try failed in a way that may pass. `wait_s` is what the server asks for; `answered`: a whole response came."""
+class ServerError(TransientError):
+    """The server answered the last try with a status of 500 or above: it is there, and may not know what it is asked for."""
 
-    def __init__(self, why: str, wait_s: float | None = None, *, answered: bool = True) -> None:
+
+class _Again(Exception):
+    """This try failed in a way that may pass. `wait_s` is what the server asks for; `status` 0: it did not answer."""
+
+    def __init__(self, why: str, wait_s: float | None = None, status: int = 0) -> None:
         super().__init__(why)
-        self.wait_s, self.answered = wait_s, answered
+        self.wait_s, self.status = wait_s, status
 
 
 class ChatEndpoint:
@@ -104,7 +108,7 @@ class ChatEndpoint:
 
         Raises:
             ConfigError: the server refuses a request (4xx) for more than its prompt; with its own words.
-            TransientError: a request failed on every try; its `answered` tells a server's error from silence.
+            TransientError: a request failed on every try; ServerError when the server said so itself.
         """
         failure: BaseException | None = None
         told, unsent = 0, iter(asks)
@@ -138,19 +142,17 @@ class ChatEndpoint:
             try:
                 return self._once(ask)
             except _Again as again:
-                why, wait_s, answered = str(again), again.wait_s, again.answered
+                why, wait_s, status = str(again), again.wait_s, again.status
             if wait_s is not None and wait_s > LONGEST_WAIT_S:
-                told = f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it."
-                raise TransientError(told, answered=True)
+                raise TransientError(f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it.")
             if attempt < self._retries:
                 with self._lock:
                     self._retried += 1
                 if self._stop.wait(self._pause_s(attempt, wait_s)):
                     raise CancelledError
-        raise TransientError(
+        raise (ServerError if status >= 500 else TransientError)(
             f"{self._who()} gave no answer in {self._retries + 1} tries; last: {why}. "
-            "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again.",
-            answered=answered,
+            "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again."
         )
 
     def _pause_s(self, attempt: int, asked_s: float | None) -> float:
@@ -164,9 +166,9 @@ class ChatEndpoint:
         try:
             status, headers, body = self._post(ask)
         except httpx.TimeoutException:
-            raise _Again(f"no whole answer within {self._timeout_s:g} s", answered=False) from None
+            raise _Again(f"no whole answer within {self._timeout_s:g} s") from None
         except httpx.RequestError as error:
-            raise _Again(self._clean(f"{type(error).__name__}: {error}"), answered=False) from None
+            raise _Again(self._clean(f"{type(error).__name__}: {error}")) from None
         if status == 200:
             return _read(body)
         message, codes = _complaint(body)
@@ -174,7 +176,7 @@ class ChatEndpoint:
         if (status in _REFUSES_PROMPT or status >= 500) and _says_no_room(message, codes):
             return Answer.without_room(self._clean(message))
         if status in _MAY_PASS or status >= 500:
-            raise _Again(self._clean(f"status {status}: {message}"), _retry_after_s(headers))
+            raise _Again(self._clean(f"status {status}: {message}"), _retry_after_s(headers), status)
         if "content_filter" in codes:  # some hosts refuse a prompt this way
             return Answer("", "content_filter", self._clean(message))
         raise ConfigError(self._refused(status, message, headers))

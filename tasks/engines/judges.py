@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from tasks.core.artifact import hash_folder
 from tasks.core.child import Beat, silent
@@ -24,12 +24,20 @@ from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.core.stage import Settings
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.asks import Answer, Ask, Source
-from tasks.engines.chat_endpoint import ChatEndpoint, url_problem
+from tasks.engines.chat_endpoint import ChatEndpoint, ServerError, url_problem
 from tasks.engines.local_chat import LocalChat, local_identity
 
 API_KEY = "PLUMBLINE_JUDGE_API_KEY"
 """The environment variable with a judge's key, unless its settings name another."""
 PLAIN = "plain"
+FORMS = ("json_schema", "json_object", PLAIN)
+"""How a server can be told of a schema, in the order in which they are tried."""
+
+
+Family = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40), AfterValidator(str.casefold)
+]
+"""Whose model it is, in one spelling: "Qwen" and "qwen " are one opinion, not two."""
 
 
 class JudgeSettings(Settings):
@@ -37,7 +45,7 @@ class JudgeSettings(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]{0,39}$")
     """Name of its column."""
-    family: str = Field(min_length=1, max_length=40)
+    family: Family
     """Whose model it is ("qwen", "gpt", "claude"): judges of one family count as one opinion, and one that ranks its own
     family first is reported."""
     base_url: str | None = None
@@ -167,6 +175,8 @@ class Heard:
     """How the judge was held to a schema: json_schema, json_object, or plain."""
     died: str = ""
     """Why it stopped answering; empty when it did not."""
+    refused: bool = False
+    """It stopped for a reason that asking again does not change: a wrong key or name, a file that cannot be loaded."""
 
 
 Question = tuple[tuple[dict[str, str], ...], dict]
@@ -187,16 +197,17 @@ def ask_judge(
 
     A judge that refuses, falls silent or cannot be loaded is told of in `died`, and loses nothing that it said.
     """
-    structured, died = PLAIN, ""
+    structured, died, refused = PLAIN, "", False
     asks = [_ask(judge, where, one, structured) for one in questions]
     try:
         with _source(judge) as source:
-            structured = _form_taken(judge, questions[0], log, where, source) if asks else PLAIN
+            structured = _form_taken(judge, questions, log, where, source, beat) if asks else PLAIN
             asks = [_ask(judge, where, one, structured) for one in questions]
             answer_all(asks, log, source, beat)
     except (TransientError, ConfigError, ArtifactError) as error:
         died = str(error).replace((judge.base_url or "").rstrip("/") or "\0", judge.name)  # a board names no address
-    return Heard([log.get(ask) for ask in asks], [ask.digest for ask in asks], structured, died)
+        refused = not isinstance(error, TransientError)
+    return Heard([log.get(ask) for ask in asks], [ask.digest for ask in asks], structured, died, refused)
 
 
 def ask_digest(judge: JudgeSettings, where: str, question: Question, structured: str) -> str:
@@ -223,8 +234,12 @@ def _ask(judge: JudgeSettings, where: str, question: Question, structured: str) 
     )
 
 
-def _form_taken(judge: JudgeSettings, question: Question, log: AnswerLog, where: str, source: Source) -> str:
-    """The first form of a schema that the server takes, tried on one question; what the log knows is not tried again.
+def _form_taken(
+    judge: JudgeSettings, questions: Sequence[Question], log: AnswerLog, where: str, source: Source, beat: Beat
+) -> str:
+    """The first form of a schema that the server takes, tried on the first question; what the log knows is not tried again.
+
+    A server that is silent or busy is not asked for another form: each would wait through every try anew.
 
     Raises:
         ConfigError, TransientError: the server refuses the question in every form, or gives no answer.
@@ -233,14 +248,13 @@ def _form_taken(judge: JudgeSettings, question: Question, log: AnswerLog, where:
         return PLAIN
     if judge.structured != "auto":
         return judge.structured
-    asks = {form: _ask(judge, where, question, form) for form in ("json_schema", "json_object", PLAIN)}
-    for form, ask in asks.items():
-        if log.get(ask) is not None:
+    for form in FORMS:
+        if any(log.get(_ask(judge, where, one, form)) is not None for one in questions):
             return form
-    for form, ask in asks.items():
+    for form in FORMS:
         try:
-            answer_all([ask], log, source)
-        except (ConfigError, TransientError):  # llama_cpp.server answers 500, not 400, to a form that it does not know
+            answer_all([_ask(judge, where, questions[0], form)], log, source, beat)
+        except (ConfigError, ServerError):  # llama_cpp.server answers 500, not 400, to a form that it does not know
             if form == PLAIN:
                 raise
         else:

@@ -18,7 +18,7 @@ from types import ModuleType
 from data_contracts.rubric import Rubric
 from data_contracts.verdict import Check
 from tasks.core.child import Beat, silent
-from tasks.core.errors import TransientError
+from tasks.core.errors import ConfigError, TransientError
 from tasks.engines.agreement import bias_check, first_share_check, rank_correlation_within, swap_check
 from tasks.engines.answer_log import AnswerLog
 from tasks.engines.answer_table import AnswerTable, gate_results, gate_share, warnings_of
@@ -86,6 +86,7 @@ def ask_panel(
 
     Raises:
         TransientError: not one judge gave a single answer; the panel is worth asking again.
+        ConfigError: the same, and none of them would say more when it is asked again.
     """
     asked = {one.name: plan.questions(one) for one in judges}
     done_of, total = dict.fromkeys(asked, 0), sum(map(len, asked.values()))
@@ -109,7 +110,8 @@ def ask_panel(
     everyone = [found[n] for n in range(len(judges))]
     if judges and all(one.died and not any(one.answers) for one in everyone):
         told = "\n".join(f"  {judge.name}: {one.died}" for judge, one in zip(judges, everyone, strict=True))
-        raise TransientError(f"judge_answers: none of {len(judges)} judges gave an answer.\n{told}")
+        kind = ConfigError if all(one.refused for one in everyone) else TransientError
+        raise kind(f"judge_answers: none of {len(judges)} judges gave an answer.\n{told}")
     records = [
         _record(plan.rubric, record, one.asked[i], one.answers[i], one.died)
         for judge, one in zip(judges, everyone, strict=True)
@@ -176,6 +178,8 @@ def panel_of(
     place = {one.name: number for number, one in enumerate(judges)}
     for one in records:
         if one["kind"] != ANSWER or one["levels"] is None or not _on_rubric(one["levels"], plan.rubric):
+            continue
+        if one["judge"] not in place:  # the verification counts such records
             continue
         values = [plan.rubric.value(one["levels"][name]) for name in names]
         for model in table.owners(one["items"][0]):

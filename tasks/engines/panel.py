@@ -21,8 +21,11 @@ JUDGE_SHARE, GATE_SHARE = 0.6, 0.4
 """Weights of the two layers in the final score (seed story "proofkit")."""
 RESAMPLES = 2000
 """Bootstrap resamples of the prompts."""
-_LEAST_PROMPTS = 6
-"""Fewest prompts on which a difference is told: six of one sign come about by chance once in thirty-two."""
+LEAST_PROMPTS = 6
+"""Fewest prompts on which a difference, or an interval, is told: six of one sign come about by chance once in thirty-two;
+prompts drawn again from one give an interval of no width."""
+EQUAL = 1e-9
+"""Numbers closer than this are the same number, added up in another order."""
 COMPETITOR, YARDSTICK, FLOOR = "competitor", "yardstick", "floor"
 
 
@@ -75,6 +78,11 @@ class Panel:
         return np.isfinite(self.scores).mean(axis=(2, 3))
 
     @cached_property
+    def covered(self) -> np.ndarray:
+        """(judges, models), bool: the judge scored enough of the model."""
+        return self.coverage >= self.limits.min_coverage_fraction - EQUAL
+
+    @cached_property
     def judge_means(self) -> np.ndarray:
         """(judges, models), on the rubric's scale."""
         return mean_of(self.answers, axis=2)
@@ -86,9 +94,9 @@ class Panel:
 
     @cached_property
     def counting(self) -> tuple[int, ...]:
-        """Judges that cover more than half of the models well enough; the others' columns are shown, and not averaged."""
-        enough = (self.coverage >= self.limits.min_coverage_fraction).mean(axis=1)
-        return tuple(int(one) for one in range(len(self.judges)) if enough[one] > 0.5)
+        """Judges that cover at least half of the models well enough; the others' columns are shown, and not averaged."""
+        enough = self.covered.mean(axis=1)
+        return tuple(int(one) for one in range(len(self.judges)) if enough[one] >= 0.5)
 
     @cached_property
     def ranked(self) -> tuple[int, ...]:
@@ -100,7 +108,7 @@ class Panel:
         some = self.coverage[list(self.counting)]
         gap = self.limits.max_coverage_gap_fraction
         least = np.maximum(self.limits.min_coverage_fraction, some.max(axis=1, keepdims=True) - gap)
-        known = (some >= least - 1e-9).all(axis=0)
+        known = (some >= least - EQUAL).all(axis=0)
         if self.gated:
             known &= np.isfinite(self.gate_rates)
         return tuple(int(one) for one in np.flatnonzero(known))
@@ -142,21 +150,31 @@ class Panel:
         judged = resampled_means(self.answers, self.picks) / self.top
         return points(judged, resampled_means(self.gates, self.picks)[:, None] if self.gated else None)
 
-    def order(self, models: Sequence[int] | None = None, averages: np.ndarray | None = None) -> list[int]:
+    def order(self) -> list[int]:
         """Models with a number, the best first; equal ones in the order of the table."""
-        averages = self.averages if averages is None else averages
-        some = self.ranked if models is None else models
-        return sorted(some, key=lambda model: -averages[model])
+        places = places_of(self.averages, self.ranked)
+        return sorted(self.ranked, key=places.__getitem__)
 
     def ranks(self) -> list[int | None]:
         """Place of each model; None without enough coverage, and for a yardstick, which does not compete."""
-        placed = [model for model in self.order() if self.roles[model] != YARDSTICK]
-        return [placed.index(model) + 1 if model in placed else None for model in range(len(self.models))]
+        places = places_of(self.averages, [model for model in self.ranked if self.roles[model] != YARDSTICK])
+        return [places.get(model) for model in range(len(self.models))]
+
+    def firsts(self, judge: int) -> list[int]:
+        """What a judge puts first, of the models that it covers: several models when their points are equal."""
+        import numpy as np
+
+        known = np.flatnonzero(self.covered[judge] & np.isfinite(self.columns[judge])).tolist()
+        return [model for model, place in places_of(self.columns[judge], known).items() if place == 1]
 
     def interval(self, model: int, judge: int | None = None) -> tuple[float, float] | None:
         """Bootstrap interval over the prompts, of one judge's column or of the average; None when it cannot be told."""
+        import numpy as np
+
         judges = list(self.counting) if judge is None else [judge]
         if not judges or (judge is None and model not in self.ranked):
+            return None
+        if np.isfinite(self.answers[judges, model]).sum(axis=1).min() < LEAST_PROMPTS:
             return None
         return ends_of(self.resampled[:, judges, model].mean(axis=1), self.limits.interval_fraction)
 
@@ -184,7 +202,7 @@ class Panel:
             reach = errors * error * np.sqrt(counts / (counts - 1))
             ahead = np.where(np.abs(mean) > np.maximum(np.nan_to_num(reach), 1e-9), mean, 0.0)
         return {
-            pair: None if n < _LEAST_PROMPTS else float(one) for pair, n, one in zip(pairs, counts, ahead, strict=True)
+            pair: None if n < LEAST_PROMPTS else float(one) for pair, n, one in zip(pairs, counts, ahead, strict=True)
         }
 
     def _apart(self, judge: int, ours: int, theirs: int) -> np.ndarray:
@@ -208,6 +226,11 @@ class Panel:
             pair: [None if (one := found[pair]) is None else int(np.sign(one)) for found in leads]
             for pair in combinations(self.ranked, 2)
         }
+
+
+def places_of(numbers: np.ndarray, models: Sequence[int]) -> dict[int, int]:
+    """Model -> its place among these, the highest number first; equal numbers share a place."""
+    return {one: 1 + sum(bool(numbers[other] > numbers[one] + EQUAL) for other in models) for one in models}
 
 
 def points(judge_fraction: np.ndarray, gate_rates: np.ndarray | None) -> np.ndarray:
@@ -235,6 +258,7 @@ def findings(panel: Panel) -> list[Finding]:
         {(panel.ranked.index(a), panel.ranked.index(b)): said for (a, b), said in panel.signs().items()},
         [panel.families[one] for one in panel.counting],
         panel.limits,
+        unranked=len(panel.models) - len(panel.ranked),
     )
 
 
@@ -249,7 +273,7 @@ def findings_of_columns(
         (a, b): [int(one) for one in np.sign(np.round(columns[:, a] - columns[:, b], 9))]
         for a, b in combinations(range(len(models)), 2)
     }
-    return findings_of(models, columns.mean(axis=0).tolist(), signs, families, limits or Limits())
+    return findings_of(models, columns.mean(axis=0).tolist(), signs, families, limits or Limits(), bare=True)
 
 
 def findings_of(
@@ -258,8 +282,17 @@ def findings_of(
     signs: dict[tuple[int, int], list[int | None]],
     families: Sequence[str],
     limits: Limits,
+    *,
+    bare: bool = False,
+    unranked: int = 0,
 ) -> list[Finding]:
-    """Findings from what each judge says of each pair of models (first index below the second)."""
+    """Findings from what each judge says of each pair of models (first index below the second).
+
+    `unranked`: further models of the board of which too little is known; nothing is said to be above them.
+
+    `bare`: the signs are those of bare numbers, whose noise nobody knows. Otherwise judges that contradict each other beyond
+    the noise are told of, however near the averages lie: m 100 and n 76 for one, 76 and 100 for the other is no tie.
+    """
     if len(set(families)) < limits.min_judges:
         told = (
             f"{len(families)} judge(s) of {len(set(families))} famil{'y' if len(set(families)) == 1 else 'ies'} counted"
@@ -268,24 +301,27 @@ def findings_of(
     order = sorted(range(len(models)), key=lambda one: -averages[one])
     said = {**signs, **{(b, a): [None if s is None else -s for s in found] for (a, b), found in signs.items()}}
     above = {a: [b for b in order if b != a and all(s == 1 for s in said[a, b])] for a in order}
-    found = _above_sentences(models, order, above)
+    found = _above_sentences(models, order, above, unranked)
     for a, b in pairwise(order):
         if b in above[a]:
             continue
         gap, pair = averages[a] - averages[b], (models[a], models[b])
         shown = f"{models[a]} ({averages[a]:.1f}) and {models[b]} ({averages[b]:.1f})"
-        if gap < limits.tie_points:
+        no_tie = not bare and (_opposed(said[a, b]) or set(said[a, b]) == {None})
+        if gap < limits.tie_points and not no_tie:
             found.append(Finding("tied", f"{shown} are all but tied.", pair))
         else:
             found.append(Finding("split", f"{shown}: no finding, {_split(said[a, b])}.", pair))
     return found
 
 
-def _above_sentences(models: Sequence[str], order: Sequence[int], above: dict[int, list[int]]) -> list[Finding]:
+def _above_sentences(
+    models: Sequence[str], order: Sequence[int], above: dict[int, list[int]], unranked: int
+) -> list[Finding]:
     found = []
     for a in order:
         names = tuple(models[b] for b in above[a])
-        if len(order) > 2 and len(names) == len(order) - 1:
+        if len(order) > 2 and len(names) == len(order) + unranked - 1:
             found.append(
                 Finding("ceiling", f"{models[a]} is above every other model for every judge.", (models[a], *names))
             )
@@ -295,10 +331,16 @@ def _above_sentences(models: Sequence[str], order: Sequence[int], above: dict[in
     return found
 
 
+def _opposed(signs: Sequence[int | None]) -> bool:
+    return 1 in signs and -1 in signs
+
+
 def _split(signs: Sequence[int | None]) -> str:
     """How the judges stand on a pair."""
+    if set(signs) == {None}:
+        return "too few prompts to tell"
     for_first, for_second = signs.count(1), signs.count(-1)
-    if for_first and for_second:
+    if _opposed(signs):
         return f"the judges disagree ({for_first} to {for_second} of {len(signs)})"
     known = max(for_first, for_second)
     return f"{known} of {len(signs)} judges tell them apart"

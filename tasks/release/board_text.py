@@ -22,7 +22,7 @@ def board_markdown(board: Mapping) -> str:
         f"`final = {board['formula']}`. In brackets: {board['limits']['interval_fraction']:.0%} bootstrap interval over "
         "the prompts.",
         markdown_table(columns, rows, right=len(columns) - 2),
-        _listed("What the panel agrees on", [one["sentence"] for one in board["findings"]]),
+        _listed("What the panel agrees on, and where it does not", [one["sentence"] for one in board["findings"]]),
         _listed("Before you believe it", board["notes"]),
         _gates(board),
         _judges(board),
@@ -56,8 +56,12 @@ def _listed(title: str, sentences: list[str]) -> str:
     return f"## {title}\n\n" + "\n".join(f"- {plain_text(one)}" for one in sentences) + "\n"
 
 
+def _gate_names(board: Mapping) -> list[str]:
+    return list(dict.fromkeys(name for one in board["rows"] for name in one["gates"]))
+
+
 def _gates(board: Mapping) -> str:
-    names = list(dict.fromkeys(name for one in board["rows"] for name in one["gates"]))
+    names = _gate_names(board)
     if not names:
         return ""
     rows = [[one["model"], *(words.percent(one["gates"].get(name)) for name in names)] for one in board["rows"]]
@@ -138,10 +142,12 @@ def _comparable(old: Mapping, new: Mapping) -> str:
         differ.append("the judges that count")
     if old["formula"] != new["formula"]:
         differ.append("the formula")
+    if set(_gate_names(old)) != set(_gate_names(new)):
+        differ.append("the gates")
     if differ:
         changed = ", ".join(differ)
         return f"**Cannot tell** what is better than before: {changed} changed. The numbers only stand side by side.\n"
-    return "Same rubric, prompts, judges and formula: the numbers can be compared.\n"
+    return "Same rubric, prompts, judges, gates and formula: the numbers can be compared.\n"
 
 
 def _change(name: str, old: Mapping, new: Mapping) -> list[str]:
@@ -150,13 +156,9 @@ def _change(name: str, old: Mapping, new: Mapping) -> list[str]:
         if old["rank"] != new["rank"]
         else str(new["rank"] or "–")
     )
-    values = [one["final"]["value"] if one["final"]["value"] is not None else one["judges_alone"] for one in (old, new)]
-    change = UNTOLD
-    if None not in values:
-        apart = (
-            old["final"]["low"] is not None and new["final"]["low"] is not None and _apart(old["final"], new["final"])
-        )
-        change = f"{values[1] - values[0]:+.1f}" + (" (intervals apart)" if apart else " (within the intervals)")
+    finals = [one["final"]["value"] for one in (old, new)]
+    values = finals if finals != [None, None] else [one["judges_alone"] for one in (old, new)]
+    change = UNTOLD if None in values else f"{values[1] - values[0]:+.1f} ({_intervals(old['final'], new['final'])})"
     files = [one["file_digest"] for one in (old, new)]
     same = UNTOLD if None in files else "the same file" if files[0] == files[1] else "another file"
     gates = f"{words.percent(old['gate_pass_rate'])} → {words.percent(new['gate_pass_rate'])}"
@@ -164,5 +166,8 @@ def _change(name: str, old: Mapping, new: Mapping) -> list[str]:
     return [name, ranks, shown, change, gates, same]
 
 
-def _apart(old: Mapping, new: Mapping) -> bool:
-    return old["high"] < new["low"] or new["high"] < old["low"]
+def _intervals(old: Mapping, new: Mapping) -> str:
+    if None in (old["low"], new["low"]):
+        return "no interval is known"
+    apart = old["high"] < new["low"] or new["high"] < old["low"]
+    return "intervals apart" if apart else "within the intervals"

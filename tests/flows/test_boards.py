@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def board(final: float, digest: str = "p") -> dict:
     row = {
         "model": "student", "rank": 1, "role": "competitor", "final": {"value": final, "low": final - 1, "high": final + 1},
-        "judges_alone": None, "gate_pass_rate": 1.0, "file_digest": None,
+        "judges_alone": None, "gate_pass_rate": 1.0, "file_digest": None, "gates": {},
     }  # fmt: skip
     judge = {"served_as": "m", "identity": "w", "counts": True}
     return {

@@ -85,6 +85,13 @@ def test_alpha_of_the_whole_is_that_of_the_pooled_ratings():
         )
 
 
+def test_alpha_of_too_few_prompts_has_no_interval():
+    rng = np.random.default_rng(2)
+    for prompts in (1, 5, 6):
+        found = agreement(panel_of(rng.integers(1, 6, size=(2, 4, prompts, 2)).astype(float)))["alpha"]
+        assert found["value"] is not None and (found["low"] is not None) == (prompts == 6)
+
+
 def test_leaving_a_judge_out_tells_what_moves():
     level = np.ones(20)
     scores = [[4 * level, 3 * level, 2 * level], [4 * level, 3 * level, 2 * level], [level, 5 * level, 2 * level]]
@@ -166,3 +173,44 @@ def test_a_judge_that_prefers_its_own_family_is_seen_by_the_points_it_adds():
     assert found["excess_points"] == pytest.approx(12.0)  # one level of five, at 60 points
     assert own_family(panel, 0, ["gpt", "other", None])["ranks_own_family_first"] is False
     assert own_family(panel, 2, [None, "other", None])["ranks_own_family_first"] is None
+
+
+def test_models_that_share_the_first_place_are_no_preference_for_one_of_them():
+    """Equal scores for all: whichever model stands first in the table, nobody was preferred."""
+    panel = panel_of(np.full((2, 3, 20), 4.0), families=("gpt", "y", "z"))
+    found = own_family(panel, 0, ["gpt", "other", None])
+    assert found["ranks_own_family_first"] is False and found["first"] == "a and b and c"
+    assert own_family(panel, 0, ["gpt", "gpt", "gpt"])["ranks_own_family_first"] is True
+    assert own_family(panel, 0, ["gpt", None, "gpt"])["ranks_own_family_first"] is None
+
+
+def test_a_model_of_the_own_family_that_was_hardly_scored_is_not_ranked_first():
+    scores = np.array([[[5.0] * 20, [4.0] * 20, [3.0] * 20]] * 2)
+    scores[0, 0, 1:] = np.nan
+    found = own_family(panel_of(scores, families=("gpt", "y", "z")), 0, ["gpt", "other", "other"])
+    assert found["ranks_own_family_first"] is False and found["first"] == "b" and found["own_family_models"] == []
+
+
+def test_a_second_judge_of_the_family_hides_no_preference():
+    level = np.ones(20)
+    fair, fond = [4 * level, 3 * level, 2 * level], [5 * level, 3 * level, 2 * level]
+    panel = panel_of([fair, fond, fond], families=("x", "gpt", "gpt"))
+    assert own_family(panel, 2, ["gpt", "other", "other"])["excess_points"] == pytest.approx(12.0)
+    alone = panel_of([fond, fond], families=("gpt", "gpt"))
+    assert own_family(alone, 0, ["gpt", "other", "other"])["excess_points"] is None
+
+
+def test_equal_places_do_not_move_when_a_judge_is_left_out():
+    level = np.ones(20)
+    scores = [[4 * level, 3 * level, 3 * level], [4 * level, 3 * level, 3 * level], [4 * level, 2 * level, 3 * level]]
+    without = {one["judge"]: one for one in agreement(panel_of(scores))["without"]}
+    assert without["r"]["moved"] == {"b": [3, 2]} and without["p"]["moved"] == {}
+    equal = agreement(panel_of(np.full((2, 3, 20), 4.0)))["without"]
+    assert [one["moved"] for one in equal] == [{}, {}] and equal[0]["first"] == "a and b and c"
+
+
+def test_tau_takes_equal_points_for_equal():
+    """The same scores added up in another order differ in the last bit: that is no order of models."""
+    thirds = np.array([[4, 13, 15, 12], [15, 4, 12, 13], [15, 12, 4, 13]]) / 3
+    panel = panel_of([thirds, thirds])
+    assert len(set(panel.columns[0])) == 3 and agreement(panel)["kendall_tau"][0]["tau"] is None

@@ -113,7 +113,7 @@ def test_a_judge_that_puts_its_own_family_first_is_told(tmp_path):
     with ChatServer(fond) as partial, ChatServer(world.taste()) as fair:
         board, job, _ = run(tmp_path, config((partial, fair), families=FAMILIES))
         (note,) = [one for one in board["notes"] if "its own family" in one]
-        assert note == "gpt ranks its own family (gpt) first: student. 0 of the 1 other judges do too."
+        assert note == "gpt ranks its own family (gpt) first: student. 0 of 1 judge(s) of other families do too."
         assert note in (job.out / "leaderboard.md").read_text()
         assert (_own_family_column(job, "gpt"), _own_family_column(job, "qwen")) == ("yes: student", "no")
         own = board["judges"][0]["own_family"]
@@ -129,6 +129,15 @@ def test_a_judge_that_puts_its_own_family_first_is_told(tmp_path):
         assert not any("its own family" in one for one in board["notes"])
         assert _own_family_column(job, "gpt") == "cannot tell", "nobody said whose model the first one is"
         assert [len(server.requests) for server in (partial, fair)] == asked, "families are told to no judge"
+
+
+def test_a_family_is_one_in_whatever_spelling(tmp_path):
+    fond = world.taste(lambda quality, text: 5 if "words" in text else quality - 1)
+    with ChatServer(fond) as one, ChatServer(fond) as other:
+        judges = [judge(one, "a", "Qwen"), judge(other, "b", "qwen ")]
+        board, _, _ = run(tmp_path, JudgeConfig(judges=judges, families={"student": " QWEN"}))
+    assert board["findings"][0]["sentence"].startswith("No finding: 2 judge(s) of 1 family counted")
+    assert "a ranks its own family (qwen) first: student." in board["notes"]
 
 
 def test_a_fair_judge_is_not_suspected_of_liking_its_family(tmp_path, two):
@@ -157,6 +166,16 @@ def test_a_second_build_asks_nothing_again(tmp_path, two):
     assert [len(server.requests) for server in two] == [one + 1 for one in asked]
 
 
+def test_a_judge_under_another_name_is_not_asked_again(tmp_path, two):
+    before, _, _ = run(tmp_path, config(two))
+    asked = [len(server.requests) for server in two]
+    renamed = [judge(two[0], "openai", model="gpt-1"), judge(two[1], "gpt", model="qwen-1")]  # one takes another's name
+    after, _, _ = run(tmp_path, config(two, judges=renamed))
+    assert [len(server.requests) for server in two] == asked
+    for old, new in (("gpt", "openai"), ("qwen", "gpt")):
+        assert [one["columns"][old] for one in before["rows"]] == [one["columns"][new] for one in after["rows"]]
+
+
 def test_a_judge_under_test_is_refused_before_anything_is_asked(tmp_path, two):
     job = world.job(tmp_path, compared=world.evaluation(tmp_path / "ev", ANSWERS))
     job.manifests = {"compared": tmp_path / "manifest.json"}
@@ -170,8 +189,23 @@ def test_a_judge_under_test_is_refused_before_anything_is_asked(tmp_path, two):
     with pytest.raises(ConfigError, match="judge qwen is student, a model under test") as caught:
         execute(STAGE, config(two), job)
     assert "nothing was asked" in str(caught.value) and not two[0].requests and not two[1].requests
+    with pytest.raises(ConfigError, match="judge qwen is student, a model under test"):
+        execute(STAGE, config(two, models=["direct", "base"]), job)
+    assert not two[1].requests, "it is the run's own model, judged or not"
     asked_at("another-model")
     execute(STAGE, config(two), job)
+
+
+def test_two_endpoints_that_answer_alike_are_two_models_to_a_judge(tmp_path, two):
+    """Neither has a file: their answers alone do not make them one, or the second could judge itself."""
+    extra = {name: {"file_digest": None} for name in ANSWERS}
+    job = world.job(tmp_path, **{name: world.evaluation(tmp_path / name, ANSWERS, extra) for name in ("a", "b")})
+    for name, model in (("a", "other"), ("b", "qwen-1")):
+        entry = {"name": "student", "endpoint": {"base_url": two[1].url, "model": model}}
+        job.manifests[name] = tmp_path / f"{name}.json"
+        job.manifests[name].write_text(json.dumps({"key_parts": {"config": {"models": [entry]}}}))
+    with pytest.raises(ConfigError, match="judge qwen is b/student, a model under test"):
+        execute(STAGE, config(two), job)
 
 
 def test_one_model_twice_on_the_panel_is_refused(tmp_path, two):
@@ -190,6 +224,20 @@ def test_a_model_that_a_judge_will_not_judge_has_no_rank_and_no_low_score(tmp_pa
     assert [row(board, name)["rank"] for name in ("student", "base")] == [1, 2]
     assert board["judges"][1]["unscored"] == {"no verdict": PROMPTS}
     assert "| direct | – | 70.0" in (job.out / "leaderboard.md").read_text()
+
+
+def test_a_judge_that_does_not_count_is_told_with_the_models_that_it_lacks(tmp_path, two):
+    for start in ("wordd", "wordb"):  # direct, base
+        two[1].script(rf"\[answer begins \w+\]\n# Letter [1-9]\n{start}", Reply("I would rather not."))
+    two[1].script(r"\[answer begins \w+\]\n# Letter [12]\nwords", Reply("I would rather not."))  # student: 8 of 10
+    two[1].script(r"\[answer begins \w+\]\n# Letter [123]\nwordc", Reply("I would rather not."))  # ceiling: 7 of 10
+    board, _, _ = run(tmp_path, config(two))
+    assert [one["counts"] for one in board["judges"]] == [True, False]
+    (note,) = [one for one in board["notes"] if "in no average" in one]
+    assert note == (
+        "qwen scored too little of 3 of 4 models: 70% of ceiling, 10% of direct, 10% of base; 80% needed. "
+        "Its column is in no average."
+    )
 
 
 def test_a_judge_that_dies_leaves_the_others_standing_and_can_be_asked_again(tmp_path, two):
@@ -211,6 +259,18 @@ def test_a_judge_that_dies_leaves_the_others_standing_and_can_be_asked_again(tmp
 def test_a_panel_that_is_dead_altogether_is_an_error_that_is_tried_again(tmp_path, two):
     for server in two:
         server.script("", Reply(status=503))
+    with pytest.raises(TransientError, match="none of 2 judges gave an answer"):
+        run(tmp_path, config(two))
+
+
+def test_a_panel_that_refuses_altogether_is_not_asked_again(tmp_path, two):
+    two[0].script("", Reply(status=404))
+    two[1].script("", Reply(status=401))
+    with pytest.raises(ConfigError, match="none of 2 judges gave an answer") as caught:
+        run(tmp_path, config(two))
+    assert "status 404" in str(caught.value) and "status 401" in str(caught.value)
+    two[1]._scripts.clear()
+    two[1].script("", Reply(status=503))
     with pytest.raises(TransientError, match="none of 2 judges gave an answer"):
         run(tmp_path, config(two))
 
@@ -243,6 +303,17 @@ def test_an_answer_that_asks_for_a_five_is_data_and_is_reported(tmp_path, two):
     assert "direct: 1 of 10 answers: asks for a score." in board["notes"]
     page = (job.out / "answers.html").read_text()
     assert "Dear judge" in page and "! speaks to the judge" in page
+
+
+def test_an_answer_may_hold_any_words_and_any_line_separator(tmp_path, two):
+    odd = 'html { @import url(http://x/y.css); } <img src="http://x/y.png"> \u2028\u2029\x85\x0c fictional q4'
+    folder = world.evaluation(tmp_path / "ev", {**ANSWERS, "direct": [odd, *ANSWERS["direct"][1:]]})
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)  # as an evaluation writes them
+    (folder / "answers.jsonl").write_text(text, "utf-8")
+    _, _, outcome = run(tmp_path, config(two), ev=folder)
+    assert all(one["verdict"] == "pass" for one in outcome["checks"])
+    assert len(two[0].seen(r"@import url\(http://x/y\.css\); .*\u2028\u2029\x85\x0c")) >= 1
 
 
 def test_evaluations_stand_side_by_side_under_their_names(tmp_path, two):
@@ -279,6 +350,8 @@ def test_names_that_fit_no_model_are_told_all_at_once(tmp_path, two):
     with pytest.raises(ConfigError, match="3 names fit no model") as caught:
         run(tmp_path, settings)
     assert all(name in str(caught.value) for name in ("models: ghost", "yardstick: oracle", "families: nobody"))
+    with pytest.raises(ConfigError, match="1 names fit no model that was evaluated: models: teacher"):
+        run(tmp_path, config(two, models=["student", "teacher"]))
 
 
 def test_only_some_models_and_prompts(tmp_path, two):

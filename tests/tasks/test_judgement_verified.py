@@ -71,6 +71,11 @@ def silenced(lines):
     return lines
 
 
+def scored_by_a_stranger(lines):
+    first(lines, kind="answer", judge="gpt")["judge"] = "stranger"
+    return lines
+
+
 def with_field(**values):
     def change(lines):
         first(lines, kind="answer", judge="qwen", levels=None).update(values)
@@ -89,6 +94,7 @@ def with_field(**values):
         (with_field(levels={"integrity": 90}), "levels off the rubric"),
         (with_field(asked="0" * 64), "beyond those of rubric, task and answer"),
         (with_field(judge="stranger"), "judges that are not on the panel"),
+        (scored_by_a_stranger, "judges that are not on the panel"),
         (lambda lines: lines[1:], "never asked"),
         (lambda lines: [*lines, lines[0]], "beyond those of rubric, task and answer"),
     ],
@@ -128,6 +134,12 @@ def test_a_page_or_picture_that_is_none_is_caught(made):
     (out / "leaderboard.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     found = caught(made)
     assert all(name in found for name in ("prompts on the page", "asks a server for", "is a picture"))
+
+
+def test_a_style_that_asks_a_server_is_caught(made):
+    path = made[1].out / "answers.html"
+    path.write_text(path.read_text().replace("</style>", "@import 'https://x/y.css';</style>", 1))
+    assert "asks a server for" in caught(made)
 
 
 def test_a_name_that_slips_into_a_question_is_caught(made, tmp_path, monkeypatch):

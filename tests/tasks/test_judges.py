@@ -137,6 +137,30 @@ def test_a_server_that_knows_the_form_of_llama_cpp_is_asked_in_it(tmp_path):
         assert held["type"] == "json_object" and held["schema"]["required"] == ["reason", *CRITERIA]
 
 
+@pytest.mark.parametrize(
+    "silence", [Reply(delay_s=0.6), Reply(reset=True), Reply(status=429)], ids=["hangs", "drops", "is busy"]
+)
+def test_a_silent_judge_is_tried_in_one_form_and_its_tries_are_signs_of_life(tmp_path, silence):
+    beats = []
+    with ChatServer(taste()) as server, AnswerLog(tmp_path / "log.jsonl") as log:
+        server.script("", silence)
+        one = judge(server, timeout_s=0.2)
+        heard = ask_judge(one, QUESTIONS, log, identity_of(one).where, lambda *numbers: beats.append(numbers))
+        assert "gave no answer in 3 tries" in heard.died and scores(heard) == [None] * 10
+        assert [one.body["response_format"]["type"] for one in server.requests] == ["json_schema"] * 3
+    assert [numbers["retries"] for _, _, numbers in beats if "retries" in numbers], "the watchdog sees each try"
+
+
+def test_a_judge_that_is_gone_keeps_what_it_said_to_other_questions(tmp_path):
+    """Another build asks in another order, or more: the form is that of any answer in the log."""
+    with ChatServer(taste()) as server:
+        ask(judge(server), tmp_path, QUESTIONS[:6])
+        server.script("", Reply(status=503))
+        heard = ask(judge(server, concurrency=1), tmp_path, QUESTIONS[::-1])
+        assert heard.structured == "json_schema" and heard.died
+        assert scores(heard) == [None] * 4 + EXPECTED[:6][::-1]
+
+
 def test_thinking_is_switched_where_it_is_asked_for(tmp_path):
     with ChatServer(taste()) as server:
         ask(judge(server), tmp_path)
@@ -210,6 +234,7 @@ def test_one_model_cannot_sit_twice(tmp_path):
         ({"api_key_env": "MY_JUDGE"}, "the name must hold API_KEY or TOKEN"),
         ({"name": "a/b"}, "pattern"),
         ({"family": ""}, "at least 1 character"),
+        ({"family": " "}, "at least 1 character"),
         ({"colour": "red"}, "Extra inputs"),
     ],
 )

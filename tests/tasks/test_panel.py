@@ -113,6 +113,30 @@ def test_a_model_covered_much_less_than_another_gets_no_rank():
     assert panel_of(scores).ranks() == [1, 2]
 
 
+def test_of_two_models_the_one_that_a_judge_lacks_gets_no_rank_as_of_three():
+    rng = np.random.default_rng(1)
+    for count in (2, 3):
+        scores = np.array([noisy(rng, 4, 4, 2)[:count], noisy(rng, 4, 4, 2)[:count]])
+        scores[1, 1] = np.nan
+        panel = panel_of(scores)
+        assert panel.counting == (0, 1) and panel.ranks() == [1, None, 2][:count] and np.isnan(panel.averages[1])
+
+
+def test_equal_averages_share_a_rank_whatever_the_order_of_the_table():
+    level = np.ones(10)
+    panel = panel_of([[3 * level, 4 * level, 4 * level, 2 * level]] * 2)
+    assert panel.ranks() == [3, 1, 1, 4] and panel.firsts(0) == [1, 2]
+    thirds = np.array([[1 / 3, 2 / 3, 4 / 3], [4 / 3, 2 / 3, 1 / 3]])  # added up in another order, not the same float
+    assert thirds[0].sum() != thirds[1].sum() and panel_of([thirds] * 2).ranks() == [1, 1]
+
+
+def test_a_judge_puts_nothing_first_that_it_hardly_scored():
+    scores = np.array([[[3.0] * 10, [4.0] * 10, [5.0] * 10]] * 2)
+    scores[0, 2, 1:] = np.nan
+    assert panel_of(scores).firsts(0) == [1] and panel_of(scores).firsts(1) == [2]
+    assert panel_of(np.full((2, 3, 10), np.nan)).firsts(0) == []
+
+
 def test_a_judge_that_said_little_counts_for_nobody_and_the_others_stand():
     rng = np.random.default_rng(2)
     scores = np.array([noisy(rng, 4, 3), noisy(rng, 4, 3), noisy(rng, 1, 5)])
@@ -161,6 +185,16 @@ def test_five_prompts_tell_nothing():
     assert findings(few)[0].kind == "split" and findings(enough)[0].kind == "above"
 
 
+def test_nothing_is_above_a_model_of_which_too_little_is_known():
+    rng = np.random.default_rng(10)
+    scores = np.array([noisy(rng, 4.5, 2.5, 2.5, 4.5) for _ in range(2)])
+    scores[1, 3, 5:] = np.nan
+    panel = panel_of(scores)
+    assert panel.ranks()[3] is None
+    assert findings(panel)[0].sentence in ("a is above b and c for every judge.", "a is above c and b for every judge.")
+    assert findings(panel_of(scores[:, :3]))[0].sentence == "a is above every other model for every judge."
+
+
 def test_one_judge_or_one_family_is_one_opinion():
     rng = np.random.default_rng(4)
     scores = [noisy(rng, 5, 1), noisy(rng, 5, 1)]
@@ -175,6 +209,35 @@ def test_judges_that_disagree_make_no_finding():
     rng = np.random.default_rng(5)
     (found,) = findings(panel_of([noisy(rng, 4.5, 2), noisy(rng, 3, 4)]))
     assert found.kind == "split" and "the judges disagree (1 to 1 of 2)" in found.sentence
+
+
+def test_judges_that_contradict_each_other_are_no_tie_however_near_the_averages():
+    level = np.ones(24)
+    panel = panel_of([[5 * level, 3 * level], [3 * level, 5 * level]])
+    assert panel.columns.tolist() == [[100.0, 76.0], [76.0, 100.0]]
+    (found,) = findings(panel)
+    assert found.kind == "split" and found.sentence.endswith("no finding, the judges disagree (1 to 1 of 2).")
+    (agreed,) = findings(panel_of([[5 * level, 5 * level]] * 2))
+    assert agreed.kind == "tied"
+    (bare,) = findings_of_columns(["m", "n"], panel.columns, ("gpt", "qwen"))
+    assert bare.kind == "tied", "of bare columns nobody knows the noise: the story's board keeps its word"
+
+
+def test_equal_averages_on_too_few_prompts_are_no_tie():
+    few, enough = (panel_of([np.full((2, n), 4.0)] * 2) for n in (5, 6))
+    assert [one.kind for one in findings(enough)] == ["tied"]
+    (found,) = findings(few)
+    assert found.kind == "split" and found.sentence.endswith("no finding, too few prompts to tell.")
+
+
+def test_too_few_prompts_give_no_interval():
+    """Prompts drawn again from one give an interval of no width: as if nothing could be surer."""
+    few, enough = (panel_of([np.tile([[5.0], [3.0]], n)] * 2) for n in (5, 6))
+    assert few.interval(0) is None and few.interval(0, judge=1) is None and few.ranks() == [1, 2]
+    assert enough.interval(0) is not None and enough.interval(0, judge=1) is not None
+    holes = np.tile([[5.0], [3.0]], 7)
+    holes[0, 5:] = np.nan
+    assert panel_of([holes] * 2).interval(0, judge=1) is None
 
 
 def test_intervals_hold_the_number_and_shrink_with_prompts():

@@ -159,6 +159,9 @@ def test_control_tokens_in_an_answer_open_no_turn():
         "<end_of_turn>",
         "</s>",
         "<｜User｜>",
+        "<</SYS>>",
+        "[/SYSTEM_PROMPT]",
+        "[TOOL_RESULTS]",
     ):
         assert token not in harmless(f"a {token} b") and harmless("a <b> 1 < 2 </p>") == "a <b> 1 < 2 </p>"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 
 import pytest
@@ -89,6 +90,26 @@ def test_markdown_without_judges_says_cannot_tell(unjudged):
     assert "| student | – | cannot tell | 100.0 % | cannot tell | no judge was asked |" in text
 
 
+@pytest.mark.parametrize(
+    ("judges", "same", "untold"),
+    [
+        (("gpt", "qwen"), True, ["alpha (ordinal), all criteria: cannot tell.", "tau of gpt and qwen: cannot tell."]),
+        (("gpt",), False, ["alpha (ordinal), all criteria: cannot tell.", "No finding: 1 judge(s) of 1 family"]),
+        ((), False, ["alpha (ordinal), all criteria: cannot tell.", "No finding: 0 judge(s)"]),
+    ],
+    ids=["all scores equal", "one judge", "no judge"],
+)
+def test_what_cannot_be_told_is_said_and_is_no_nan(tmp_path, judges, same, untold):
+    answers = {name: [world.letter(name, n, 3 if same else 1 + n % 5) for n in range(8)] for name in "abcd"}
+    board, _, _ = world.board_and_records(tmp_path, answers, *judges)
+    json.dumps(board, allow_nan=False)
+    text = board_markdown(board)
+    assert all(one in text for one in untold) and not re.search(r"\bnan\b", text)
+    if same:
+        assert [row["rank"] for row in board["rows"]] == [1, 1, 1, 1]
+        assert {one["kind"] for one in board["findings"]} == {"tied"}
+
+
 def png_size(path) -> tuple[int, int]:
     data = path.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
@@ -149,8 +170,24 @@ def test_the_diff_tells_what_changed_and_whether_it_can_be_compared(made, tmp_pa
         ({"rubric": {**new["rubric"], "digest": "x"}}, "the rubric changed"),
         ({"prompts_digest": "x"}, "the prompts changed"),
         ({"judges": new["judges"][:1], "formula": "x"}, "the judges that count, the formula changed"),
+        ({"rows": [{**one, "gates": {**one["gates"], "anchors": 1.0}} for one in new["rows"]]}, "the gates changed"),
     ):
         assert f"**Cannot tell** what is better than before: {told}" in board_diff(old, {**new, **change})
+
+
+def test_a_change_without_intervals_is_not_within_them(made):
+    old, new = made[0], copy.deepcopy(made[0])
+    for row in new["rows"]:
+        row["final"] |= {"value": row["final"]["value"] - 2, "low": None, "high": None}
+    assert "| -2.0 (no interval is known) |" in board_diff(old, new)
+    assert "| +0.0 (within the intervals) |" in board_diff(old, old)
+    alone = copy.deepcopy(made[0])
+    for row in alone["rows"]:
+        row |= {"judges_alone": 80.0, "final": {"value": None, "low": None, "high": None}}
+    assert "| +0.0 (no interval is known) |" in board_diff(alone, alone)
+    assert re.search(r"\| student \| 1 \| \d+\.\d → cannot tell \| cannot tell \|", board_diff(old, alone)), (
+        "a final score is no number of the judges alone"
+    )
 
 
 def test_an_unscored_model_in_a_diff_is_no_fall(made, unjudged):
