@@ -265,8 +265,16 @@ def _form_taken(
 @contextmanager
 def _source(judge: JudgeSettings) -> Iterator[Source]:
     if judge.local_model:
-        with LocalChat(Path(judge.local_model), judge.concurrency) as source:
-            yield source
+        from jinja2 import TemplateError
+
+        try:
+            with LocalChat(Path(judge.local_model), judge.concurrency) as source:
+                yield source
+        except TemplateError as error:  # transformers lets it through; some templates take no system message
+            raise ArtifactError(
+                f"judge {judge.name}: the chat template of {Path(judge.local_model).name} refuses the question: {error}. "
+                "Take another judge."
+            ) from error
         return
     with ChatEndpoint(
         judge.base_url,

@@ -4,12 +4,16 @@ held to the schema by llama.cpp's own server, the same model gives a verdict on 
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from data_contracts.errors import ConfigError
 from tasks.core.artifact import content_digest, hash_folder, sha256_file
 from tasks.core.stage import execute
+from tasks.engines.answer_log import AnswerLog
+from tasks.engines.judges import JudgeSettings, ask_judge, identity_of
+from tasks.engines.verdicts import Questions
 from tasks.judge_answers import STAGE, JudgeConfig
 from tests.fixtures import judge_panel as world
 from tests.fixtures.real_servers import llama_server
@@ -92,6 +96,19 @@ def test_a_damaged_local_judge_dies_alone(tmp_path, models):
     board = json.loads((job.out / "leaderboard.json").read_text())
     assert "broken.gguf" in board["judges"][0]["died"] and [one["counts"] for one in board["judges"]] == [False, True]
     assert [one["rank"] for one in board["rows"]] == [1, 1] and board["findings"][0]["kind"] == "nothing"
+
+
+def test_a_local_judge_whose_template_takes_no_system_message_dies_alone(tmp_path, models):
+    folder = tmp_path / "judge"
+    shutil.copytree(models["transformers"], folder)
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(refuses)
+    one = JudgeSettings(**local(folder))
+    question = (Questions(world.RUBRIC, 0).of("Write.", "A letter."), world.RUBRIC.schema())
+    with AnswerLog(tmp_path / "log.jsonl") as log:
+        heard = ask_judge(one, [question], log, identity_of(one).where)
+    assert "the chat template of judge refuses the question: System role not supported" in heard.died
+    assert heard.refused and heard.answers == [None]
 
 
 def test_held_to_the_schema_by_a_real_server_even_noise_is_a_verdict(tmp_path, models):
