@@ -12,6 +12,7 @@ from flows.boards import read_board
 from flows.distill_config import DistillConfig
 from flows.pipeline import tell
 from tasks.core.artifact import Artifact, Store
+from tasks.engines.json_lines import read_lines
 from tasks.engines.scoring import difference_interval
 from tasks.recipes import load_recipe
 from tasks.release.assemble import verdict_check
@@ -69,12 +70,9 @@ def by_rows(recipe: str, folders: Mapping[str, Path], served: str) -> tuple[str,
 
 
 def _scores(recipe: str, folder: Path, served: str, metric: str) -> list[float | None]:
-    module = load_recipe(recipe)
-    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text("utf-8").splitlines()]
-    heldout = lines[: len(lines) - len(module.reference_rows())]
-    return [
-        module.score(one["row"], module.parse_output(one["answers"][served], one["row"])).get(metric) for one in heldout
-    ]
+    lines = read_lines(folder / "answers.jsonl")
+    heldout = lines[: len(lines) - len(load_recipe(recipe).reference_rows())]
+    return [one["scores"][served].get(metric) for one in heldout]
 
 
 def _noise_floor(folder: Path, served: str, metric: str) -> float:

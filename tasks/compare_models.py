@@ -32,6 +32,7 @@ from tasks.engines.compared_model import CEILING, NF4, ModelEntry, run_input
 from tasks.engines.comparison import board_of
 from tasks.engines.comparison_checks import BOARD, CHART, TABLE, comparison_checks
 from tasks.engines.distances import Distances
+from tasks.engines.json_lines import read_lines
 from tasks.engines.survey import Survey
 from tasks.recipes import load_recipe
 
@@ -126,8 +127,7 @@ def heldout_rows(config: CompareConfig, recipe: str, folders: Mapping[str, Path]
         ContractError: the file cannot be read, or rows break the recipe's contract; with file, line and column.
     """
     if config.rows_run:
-        lines = (folders[run_input(config.rows_run, "rows")] / "heldout.jsonl").read_text("utf-8").splitlines()
-        return [json.loads(line) for line in lines][: config.max_rows]
+        return read_lines(folders[run_input(config.rows_run, "rows")] / "heldout.jsonl")[: config.max_rows]
     from data_contracts.contract import check_rows
     from data_contracts.findings import format_table
     from data_contracts.limits import load_limits

@@ -23,6 +23,7 @@ from tasks.core.artifact import canonical_json, sha256_file
 from tasks.core.stage import Job, Stage, child_main
 from tasks.engines.asking import Answers, AskingConfig, LocalModel, ask_all
 from tasks.engines.gating import beside_teacher, judge
+from tasks.engines.json_lines import read_lines
 from tasks.engines.prompt_digest import contract_digest, read_carried, refuse_another_contract
 from tasks.engines.survey import Scores, Survey
 from tasks.recipes import load_recipe
@@ -76,7 +77,7 @@ def _write(path: Path, value: object) -> None:
 
 
 def _heldout(job: Job) -> list[dict]:
-    return [json.loads(line) for line in (job.inputs["rows"] / "heldout.jsonl").read_text("utf-8").splitlines()]
+    return read_lines(job.inputs["rows"] / "heldout.jsonl")
 
 
 def _ask_everyone(config: EvaluateConfig, job: Job, survey: Survey, digest: str) -> Iterator[Answers]:
@@ -112,7 +113,7 @@ def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:
     """Measure the evaluation itself; see the module's docstring."""
     board = json.loads((job.out / "leaderboard.json").read_text("utf-8"))
     verdicts = json.loads((job.out / "verdict.json").read_text("utf-8"))
-    lines = [json.loads(line) for line in (job.out / "answers.jsonl").read_text("utf-8").splitlines()]
+    lines = read_lines(job.out / "answers.jsonl")
     rows, models = _heldout(job), [row["model"] for row in board]
     answered = sum(set(line["answers"]) == set(models) for line in lines)
     expected = len(rows) + len(load_recipe(job.recipe).reference_rows())

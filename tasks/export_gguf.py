@@ -25,6 +25,7 @@ from tasks.core.child import Beat, silent
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import chat, gguf_checks, gguf_convert, gguf_file, hf_engine, weights_file
 from tasks.engines.gguf_parity import Parity, parity_sequences
+from tasks.engines.json_lines import read_lines
 from tasks.engines.llama_binding import complaints, forget_complaints, llama_api
 from tasks.engines.llama_engine import LlamaEngine
 from tasks.engines.prompt_digest import contract_digest
@@ -168,7 +169,7 @@ def _export(config: ExportConfig, job: Job) -> dict:
 def _verify(config: ExportConfig, job: Job) -> list[Check]:
     tokenizer = hf_engine.load_tokenizer(job.inputs["merged"])
     recipe = load_recipe(job.recipe)
-    rows = [json.loads(line) for line in (job.inputs["rows"] / "heldout.jsonl").read_text("utf-8").splitlines()]
+    rows = read_lines(job.inputs["rows"] / "heldout.jsonl")
     texts = [chat.prompt_text(tokenizer, job.prompt, row) + recipe.completion(row) for row in rows]
     merged = job.inputs["merged"]
     digest = contract_digest(job.prompt, merged)

@@ -26,6 +26,7 @@ from tasks.core.errors import ConfigError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines.answer_log import AnswerLog
 from tasks.engines.answer_table import AnswerTable, read_answers, self_judging
+from tasks.engines.json_lines import read_lines
 from tasks.engines.judges import Family, Heard, Identity, JudgeSettings, identity_of, twice_on_the_panel
 from tasks.engines.judging import Plan, ask_panel, board_from, follows, log_path, problems_of
 from tasks.engines.panel import FLOOR, GATE_SHARE, JUDGE_SHARE, YARDSTICK, Limits
@@ -185,7 +186,7 @@ def _board(folder: Path) -> dict:
 def verify_judgement(config: JudgeConfig, job: Job) -> list[Check]:
     """Measure the judgement itself, from disk; see the module's docstring."""
     plan, identities = _plan(config, job), [identity_of(one) for one in config.judges]
-    records = [json.loads(line) for line in (job.out / VERDICTS).read_text("utf-8").splitlines()]
+    records = read_lines(job.out / VERDICTS)
     told, board = json.loads((job.out / PANEL).read_text("utf-8")), _board(job.out)
     recipe = load_recipe(job.recipe)
     wrong: dict[str, int] = {}

@@ -22,6 +22,7 @@ from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import GateError
 from tasks.core.stage import Job, Settings, Stage, child_main
 from tasks.engines import chat, hf_engine
+from tasks.engines.json_lines import read_lines
 from tasks.engines.llama_engine import LlamaEngine
 from tasks.engines.prompt_digest import contract_digest
 from tasks.release import assemble
@@ -182,8 +183,7 @@ def _same_board(job: Job) -> list[Check]:
 
 def golden_checks(config: PublishConfig, job: Job, release: Path, where: str) -> list[Check]:
     """model/ and every GGUF of a release folder, loaded and asked again: the answers must be those of the evaluation."""
-    lines = (job.inputs["evaluation"] / "answers.jsonl").read_text("utf-8").splitlines()
-    golden = [json.loads(line) for line in lines[: config.golden_prompts]]
+    golden = read_lines(job.inputs["evaluation"] / "answers.jsonl")[: config.golden_prompts]
     rows, checks = [line["row"] for line in golden], []
     asked = json.loads(job.manifests["evaluation"].read_text("utf-8"))["key_parts"]["config"]
     for model, texts in _answers_of(job, release, rows, asked).items():

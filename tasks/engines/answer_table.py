@@ -20,6 +20,7 @@ from data_contracts.prompt import PromptContract
 from data_contracts.rubric import Rubric
 from tasks.core.artifact import content_digest
 from tasks.core.errors import ArtifactError, ConfigError
+from tasks.engines.json_lines import read_lines
 from tasks.engines.judge_address import addresses_judge
 from tasks.engines.judges import Identity, Item, JudgeSettings, normal_url
 from tasks.engines.panel import COMPETITOR, FLOOR, YARDSTICK
@@ -125,8 +126,7 @@ def _read(name: str, folder: Path, manifest: Mapping, contract: PromptContract) 
     models = {row["model"] for row in board}
     lines: dict[str, dict] = {}
     short = 0
-    for text in (folder / "answers.jsonl").read_bytes().splitlines():  # bytes: an answer may hold U+2028
-        line = json.loads(text)
+    for line in read_lines(folder / "answers.jsonl"):
         short += set(line["answers"]) != models
         lines.setdefault(task_of(contract, line["row"]), line)
     if not lines or short:

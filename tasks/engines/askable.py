@@ -23,6 +23,7 @@ from tasks.engines.chat_template import render_template, template_of, thinking_s
 from tasks.engines.compared_model import EndpointSettings, ModelEntry, Place, place_of, run_input
 from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
 from tasks.engines.gguf_file import read_header
+from tasks.engines.json_lines import read_lines
 from tasks.engines.prompt_digest import contract_digest, read_carried, refuse_another_contract
 
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -51,8 +52,8 @@ def disk_problems(
     prompt = load_prompt(recipe)
     asked = {_question(prompt, row) for row in rows}
     for run in sorted({entry.run for entry in entries if entry.run}):
-        lines = (folders[run_input(run, "rows")] / "train.jsonl").read_text("utf-8").splitlines()
-        known = sum(_question(prompt, json.loads(line)) in asked for line in lines)
+        trained = read_lines(folders[run_input(run, "rows")] / "train.jsonl")
+        known = sum(_question(prompt, row) in asked for row in trained)
         if known:
             found.append(f"  {run}: it was trained on {known} of the {len(rows)} rows. Ask rows that it never saw.")
     return found

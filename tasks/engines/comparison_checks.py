@@ -15,6 +15,7 @@ from tasks.engines.asking import Answers
 from tasks.engines.asking_entries import digest_of
 from tasks.engines.compared_model import CEILING, ModelEntry
 from tasks.engines.comparison import stand
+from tasks.engines.json_lines import read_lines
 from tasks.engines.scoring import score_of
 from tasks.engines.survey import Survey
 from tasks.recipes import load_recipe
@@ -31,7 +32,7 @@ def comparison_checks(entries: Sequence[ModelEntry], job: Job, rows: list[dict])
     canonical_json(board)
     models = {row["model"]: row for row in board["models"]}
     ceiling = load_gates(job.recipe).ceiling_metric
-    lines = [json.loads(line) for line in (job.out / ANSWERS).read_text("utf-8").splitlines()]
+    lines = read_lines(job.out / ANSWERS)
     expected = {CEILING, *(one.name for one in entries)}
     answered = sum(line["answers"].keys() == expected for line in lines)
     stale = [one.name for one in entries if models.get(one.name, {}).get("file_digest") != digest_of(one, job)]

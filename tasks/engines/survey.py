@@ -112,4 +112,4 @@ class Survey:
 
 def _write_lines(path: Path, lines: list[dict]) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        file.writelines(json.dumps(line) + "\n" for line in lines)  # ASCII: an answer may hold half a surrogate pair

@@ -11,6 +11,7 @@ from data_contracts.gates import load_gates
 from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, Verdict, check, overall
 from tasks.core.errors import ArtifactError
+from tasks.engines.json_lines import read_lines
 from tasks.recipes import load_recipe
 from tasks.release.data import Costs, LeaderboardRow, LossPoint, Measure, ReleaseData, Sample, Score, StageRecord
 from tasks.release.shareable import read_manifest
@@ -155,8 +156,7 @@ def _board(
 
 
 def _losses(adapter: Path, manifest: dict) -> list[LossPoint]:
-    lines = (adapter / "training_log.jsonl").read_text("utf-8").splitlines()
-    points = [LossPoint(**json.loads(line)) for line in lines]
+    points = [LossPoint(**line) for line in read_lines(adapter / "training_log.jsonl")]
     heldout = next((one for one in manifest["verified"] if one["name"] == "held-out loss"), None)
     if heldout and points:
         points.append(LossPoint(step=0, heldout_loss=heldout["threshold"]))
@@ -167,7 +167,7 @@ def _losses(adapter: Path, manifest: dict) -> list[LossPoint]:
 def _samples(recipe: str, evaluation: Path) -> list[Sample]:
     """Rows worth reading: those on which the models differ first, then the others, in the file's order."""
     prompt, module = load_prompt(recipe), load_recipe(recipe)
-    lines = [json.loads(line) for line in (evaluation / "answers.jsonl").read_text("utf-8").splitlines()]
+    lines = read_lines(evaluation / "answers.jsonl")
     mixed = [line for line in lines if len(set(line["right"].values())) > 1]
     rest = [line for line in lines if len(set(line["right"].values())) == 1]
     chosen = (mixed[: _SAMPLES - 2] + rest)[:_SAMPLES]

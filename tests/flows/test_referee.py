@@ -26,7 +26,11 @@ def folders(tmp_path):
 
 
 def write(folder, answered, noise: float | None = 0.0) -> None:
-    lines = [json.dumps({"row": row, "answers": {SERVED: text}}) for row, text in answered]
+    scored = [proofkit.score(row, proofkit.parse_output(text, row)) for row, text in answered]
+    lines = [
+        json.dumps({"row": row, "answers": {SERVED: text}, "scores": {SERVED: scores}})
+        for (row, text), scores in zip(answered, scored, strict=True)
+    ]
     (folder / "answers.jsonl").write_text("\n".join(lines) + "\n")
     floor = {} if noise is None else {"gate_pass_fraction": noise}
     (folder / "leaderboard.json").write_text(json.dumps([{"model": SERVED, "noise_floor": floor}]))

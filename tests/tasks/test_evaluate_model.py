@@ -12,6 +12,7 @@ from data_contracts.verdict import Verdict, failures, overall
 from tasks.core.stage import Job
 from tasks.engines.asking import Answers
 from tasks.engines.gating import beside_teacher, gates_that_can_tell
+from tasks.engines.json_lines import read_lines
 from tasks.engines.scoring import difference_interval, score_of
 from tasks.engines.survey import Survey
 from tasks.evaluate_model import EvaluateConfig, _judge, verify_evaluation
@@ -192,6 +193,16 @@ def test_a_leaked_channel_marker_fails(rows):
 
 def test_too_few_rows_cannot_tell(rows):
     assert overall(judge_of(rows[:50])) is not Verdict.PASS
+
+
+def test_answers_of_any_characters_are_written_and_read_back(rows, tmp_path):
+    """A line separator of Unicode ends no line, and half a surrogate pair, which an endpoint may send, ends no run."""
+    texts = ["one\u2028two\x85three", "half \ud83d of a pair", *(["nothing"] * 10)]
+    survey = Survey.of(signals, rows[:3], 0)
+    survey.write_answers(tmp_path, [Answers("f16", texts[: len(survey.asked)])])
+    read = read_lines(tmp_path / "answers.jsonl")
+    assert [line["answers"]["f16"] for line in read] == texts[: len(survey.asked)]
+    assert [line["scores"]["f16"]["valid_json_fraction"] for line in read][:3] == [0.0] * 3
 
 
 def test_no_row_that_says_something_is_unscored_not_zero():
