@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tasks.core.artifact import canonical_json
 from tasks.core.child import environment
 from tasks.core.errors import ChildError, redact
 from tasks.engines.asks import LOADED, Answer, Ask
@@ -50,6 +51,7 @@ class VllmSource:
         self.python = vllm_interpreter(python)
         self.workers: list[_Worker] = []
         self._heard: queue.SimpleQueue = queue.SimpleQueue()
+        self._made: dict[str, tuple[list[int], str]] = {}
 
     def __enter__(self) -> VllmSource:
         return self
@@ -66,7 +68,7 @@ class VllmSource:
             ChildError: a worker died; with the end of what it printed.
         """
         prompts = self.prompts
-        sent = [prompts.render(ask.messages, ask.thinking) for ask in asks]
+        sent = [self._rendered(ask.messages, ask.thinking) for ask in asks]
         lines = []
         for number, (ask, (ids, _)) in enumerate(zip(asks, sent, strict=True)):
             if room := prompts.room_tokens(ids):
@@ -98,7 +100,14 @@ class VllmSource:
 
     def room_tokens(self, messages: Sequence[dict[str, str]], thinking: bool | None = None) -> int:
         """Longest answer that the context leaves to a chat; 0 where it leaves none."""
-        return self.prompts.room_tokens(self.prompts.render(messages, thinking)[0])
+        return self.prompts.room_tokens(self._rendered(messages, thinking)[0])
+
+    def _rendered(self, messages: Sequence[dict[str, str]], thinking: bool | None) -> tuple[list[int], str]:
+        """A chat's ids, as Prompts.render has them; made once for its room, each time it is asked, and its answer."""
+        key = canonical_json([list(messages), thinking])
+        if key not in self._made:
+            self._made[key] = self.prompts.render(messages, thinking)
+        return self._made[key]
 
     def run(
         self, lines: list[dict], stop_ids: list[int], alive: Callable[[dict], None]

@@ -77,6 +77,19 @@ def test_one_worker_answers_batch_after_batch_and_keeps_the_room_of_each(source)
 
 
 @needs_vllm
+def test_a_chat_is_rendered_once_for_its_room_and_for_each_time_it_is_asked(source, monkeypatch):
+    some = [
+        Ask(a.where, a.model, ({"role": "user", "content": f"once: {a.messages[0]['content']}"},), 4) for a in asks()
+    ]
+    rendered = []
+    render = source.prompts.render
+    monkeypatch.setattr(source.prompts, "render", lambda *chat: rendered.append(chat) or render(*chat))
+    room = [source.room_tokens(ask.messages) for ask in some]
+    assert len(set(texts(source.answers(some, lambda _n: None)))) == len(some) == len(rendered)
+    assert min(room) > 0 and source.room_tokens(some[0].messages) == room[0] and len(rendered) == len(some)
+
+
+@needs_vllm
 def test_seeds_repeat_sampled_answers(source):
     def drawn(seed: int) -> dict[str, str]:
         some = [Ask(a.where, a.model, a.messages, 24, 1.0, seed=seed) for a in asks()]
