@@ -272,7 +272,7 @@ def teacher_row(seed_row: Mapping[str, object], text: str, model: str) -> dict:
     Raises:
         ContractError: as `kind: detail`; there is not exactly one trace, or a channel of the model leaked into the text.
     """
-    if leak := re.search(f"{markers.RAW_MARKERS}|{markers.THINK_TAGS}|{markers.STRIPPED_MARKERS}", text):
+    if leak := re.search(markers.ANY_MARKER, text):
         raise ContractError(f"leaked marker: the answer holds {leak.group().strip()!r}")
     traces = re.findall(r"<trace>(.*?)</trace>", text, re.DOTALL)
     if len(traces) != 1 or len(re.findall(r"</?trace>", text)) != 2:
