@@ -16,7 +16,7 @@ from data_contracts import assessment, markers, writing
 from data_contracts.errors import ConfigError, ContractError
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits
 from data_contracts.overlap import file_checks, some, split_checks
-from data_contracts.shortcuts import SAMPLE_ROWS, SEED, length_independence, surface_shortcuts
+from data_contracts.shortcuts import MALFORMED_ROWS, SAMPLE_ROWS, SEED, length_independence, surface_shortcuts
 from data_contracts.similarity import normalised, repeats
 from data_contracts.verdict import Check, check, report
 
@@ -83,13 +83,14 @@ class SetTally:
         self._leaks = {name: _Hits() for name in self._patterns}
         self._hashes: list[np.ndarray] = []
         self._numbers: list[np.ndarray] = []
-        self._sample = _Reservoir(SAMPLE_ROWS)
+        self._sample, self._malformed = _Reservoir(SAMPLE_ROWS), _Reservoir(MALFORMED_ROWS)
 
     def add(self, view: pl.DataFrame) -> None:
         """Count some rows: what `rows.audited` gives, and the number of each in `row`."""
         if not view.height:
             return
-        well_formed = view.filter(~pl.col("malformed").fill_null(False))
+        malformed = pl.col("malformed").fill_null(False)
+        well_formed = view.filter(~malformed)
         self._n_rows += view.height
         self._n_well_formed += well_formed.height
         self._add_texts(view)
@@ -98,10 +99,13 @@ class SetTally:
         self._hashes.append(normalised(view).hash(SEED).to_numpy())
         self._numbers.append(view["row"].cast(pl.UInt32).to_numpy())
         self._sample.add(well_formed)
+        self._malformed.add(view.filter(malformed))
 
     def checks(self) -> list[Check]:
         """Every set-level check of what was added."""
         limits, sample = self.limits, self._sampled_rows()
+        malformed = self._malformed.rows()
+        both = sample if malformed is None else pl.concat([sample, malformed], how="vertical_relaxed").sort("row")
         return [
             check(
                 "rows",
@@ -112,8 +116,8 @@ class SetTally:
                 fix="Add rows, or name the right limits profile",
             ),
             *self._text_lengths(),
-            *length_independence(sample, limits),
-            *surface_shortcuts(sample, limits),
+            *length_independence(both, limits),
+            *surface_shortcuts(both, limits),
             *self._leaked(),
             self._repeated_inputs(),
             *repeats(sample, limits),
