@@ -14,8 +14,11 @@ import polars as pl
 
 from data_contracts import assessment, markers, writing
 from data_contracts.errors import ConfigError, ContractError
+from data_contracts.heldout_search import HeldoutSearch
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits
 from data_contracts.overlap import file_checks, some, split_checks
+from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.rows_file import read_rows
 from data_contracts.shortcuts import MALFORMED_ROWS, SAMPLE_ROWS, SEED, length_independence, surface_shortcuts
 from data_contracts.similarity import normalised, repeats
 from data_contracts.verdict import Check, check, report
@@ -71,8 +74,10 @@ class SetTally:
     which identical inputs are found. Two different inputs among a million share a hash with a chance of 3 in 10^8.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, heldout: pl.DataFrame | None = None) -> None:
+        """`heldout`: rows of which the set must hold no copy."""
         self.limits = limits
+        self._search = None if heldout is None else HeldoutSearch(view_of(heldout, limits), limits)
         self._families = [FAMILIES[one][0](limits) for one in families_of(limits)]
         self._n_rows = 0
         self._n_well_formed = 0
@@ -100,6 +105,8 @@ class SetTally:
         self._numbers.append(view["row"].cast(pl.UInt32).to_numpy())
         self._sample.add(well_formed)
         self._malformed.add(view.filter(malformed))
+        if self._search is not None:
+            self._search.add(view)
 
     def checks(self) -> list[Check]:
         """Every set-level check of what was added."""
@@ -131,10 +138,13 @@ class SetTally:
             ),
         ]
 
-    def heldout_checks(self, heldout: pl.DataFrame) -> list[Check]:
-        """What was added, beside held-out rows that it must not hold: identical inputs by the hashes, near ones on the sample."""
-        view = view_of(heldout, self.limits)
-        return file_checks(self._rows_like(normalised(view)), self._sampled_rows(), view, self.limits)
+    def heldout_checks(self) -> list[Check]:
+        """What was added, beside the held-out rows, copies of which were looked for in all of it."""
+        if self._search is None:
+            return []
+        heldout = self._search.heldout
+        same = self._rows_like(normalised(heldout))
+        return file_checks(same, self._sampled_rows(), heldout, self._search, self.limits)
 
     def _sampled_rows(self) -> pl.DataFrame:
         sample = self._sample.rows()
@@ -297,7 +307,9 @@ def audit_splits(train: pl.DataFrame, heldout: pl.DataFrame, limits: Limits) -> 
         ContractError: a column that the audit looks at is missing.
     """
     views = (view_of(one, limits) for one in (train, heldout))
-    return split_checks(*views, limits)
+    files = (CONTRACTS_FOLDER / limits.recipe / "examples" / f"{name}.jsonl" for name in ("heldout", "reference"))
+    own = [view_of(read_rows(path), limits) for path in files if path.is_file()]
+    return split_checks(*views, limits, pl.concat(own, how="vertical_relaxed") if own else None)
 
 
 def view_of(frame: pl.DataFrame, limits: Limits) -> pl.DataFrame:

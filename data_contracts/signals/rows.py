@@ -45,6 +45,8 @@ def audited(frame: pl.DataFrame) -> pl.DataFrame:
         malformed=malformed,
         row_class=_row_class(malformed),
         input=pl.concat_str(shown, separator="\n", ignore_nulls=True),
+        part_headline="headline",
+        part_question="question",
         noise=NOISE,
         sign=pl.col("direction").sign().cast(pl.Int8),
         metric_sign=pl.col("metric_direction").cast(pl.Int8),
