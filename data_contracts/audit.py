@@ -14,9 +14,12 @@ import polars as pl
 
 from data_contracts import assessment, markers, writing
 from data_contracts.errors import ConfigError, ContractError
+from data_contracts.heldout_search import HeldoutSearch
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits
 from data_contracts.overlap import file_checks, some, split_checks
-from data_contracts.shortcuts import SAMPLE_ROWS, SEED, length_independence, surface_shortcuts
+from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.rows_file import read_rows
+from data_contracts.shortcuts import MALFORMED_ROWS, SAMPLE_ROWS, SEED, length_independence, surface_shortcuts
 from data_contracts.similarity import normalised, repeats
 from data_contracts.verdict import Check, check, report
 
@@ -71,8 +74,10 @@ class SetTally:
     which identical inputs are found. Two different inputs among a million share a hash with a chance of 3 in 10^8.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, heldout: pl.DataFrame | None = None) -> None:
+        """`heldout`: rows of which the set must hold no copy."""
         self.limits = limits
+        self._search = None if heldout is None else HeldoutSearch(view_of(heldout, limits), limits)
         self._families = [FAMILIES[one][0](limits) for one in families_of(limits)]
         self._n_rows = 0
         self._n_well_formed = 0
@@ -83,13 +88,14 @@ class SetTally:
         self._leaks = {name: _Hits() for name in self._patterns}
         self._hashes: list[np.ndarray] = []
         self._numbers: list[np.ndarray] = []
-        self._sample = _Reservoir(SAMPLE_ROWS)
+        self._sample, self._malformed = _Reservoir(SAMPLE_ROWS), _Reservoir(MALFORMED_ROWS)
 
     def add(self, view: pl.DataFrame) -> None:
         """Count some rows: what `rows.audited` gives, and the number of each in `row`."""
         if not view.height:
             return
-        well_formed = view.filter(~pl.col("malformed").fill_null(False))
+        malformed = pl.col("malformed").fill_null(False)
+        well_formed = view.filter(~malformed)
         self._n_rows += view.height
         self._n_well_formed += well_formed.height
         self._add_texts(view)
@@ -98,10 +104,15 @@ class SetTally:
         self._hashes.append(normalised(view).hash(SEED).to_numpy())
         self._numbers.append(view["row"].cast(pl.UInt32).to_numpy())
         self._sample.add(well_formed)
+        self._malformed.add(view.filter(malformed))
+        if self._search is not None:
+            self._search.add(view)
 
     def checks(self) -> list[Check]:
         """Every set-level check of what was added."""
         limits, sample = self.limits, self._sampled_rows()
+        malformed = self._malformed.rows()
+        both = sample if malformed is None else pl.concat([sample, malformed], how="vertical_relaxed").sort("row")
         return [
             check(
                 "rows",
@@ -112,8 +123,8 @@ class SetTally:
                 fix="Add rows, or name the right limits profile",
             ),
             *self._text_lengths(),
-            *length_independence(sample, limits),
-            *surface_shortcuts(sample, limits),
+            *length_independence(both, limits),
+            *surface_shortcuts(both, limits),
             *self._leaked(),
             self._repeated_inputs(),
             *repeats(sample, limits),
@@ -127,10 +138,13 @@ class SetTally:
             ),
         ]
 
-    def heldout_checks(self, heldout: pl.DataFrame) -> list[Check]:
-        """What was added, beside held-out rows that it must not hold: identical inputs by the hashes, near ones on the sample."""
-        view = view_of(heldout, self.limits)
-        return file_checks(self._rows_like(normalised(view)), self._sampled_rows(), view, self.limits)
+    def heldout_checks(self) -> list[Check]:
+        """What was added, beside the held-out rows, copies of which were looked for in all of it."""
+        if self._search is None:
+            return []
+        heldout = self._search.heldout
+        same = self._rows_like(normalised(heldout))
+        return file_checks(same, self._sampled_rows(), heldout, self._search, self.limits)
 
     def _sampled_rows(self) -> pl.DataFrame:
         sample = self._sample.rows()
@@ -293,7 +307,9 @@ def audit_splits(train: pl.DataFrame, heldout: pl.DataFrame, limits: Limits) -> 
         ContractError: a column that the audit looks at is missing.
     """
     views = (view_of(one, limits) for one in (train, heldout))
-    return split_checks(*views, limits)
+    files = (CONTRACTS_FOLDER / limits.recipe / "examples" / f"{name}.jsonl" for name in ("heldout", "reference"))
+    own = [view_of(read_rows(path), limits) for path in files if path.is_file()]
+    return split_checks(*views, limits, pl.concat(own, how="vertical_relaxed") if own else None)
 
 
 def view_of(frame: pl.DataFrame, limits: Limits) -> pl.DataFrame:

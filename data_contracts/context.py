@@ -26,8 +26,6 @@ MAX_LABEL_CHARS = 32
 """A label names a fact ("Market closes"); what is longer is a sentence, which belongs into a value."""
 MAX_VALUE_CHARS = 200
 """Twice the longest hand-written headline (99 characters): a line holds a fact, not an article."""
-INVISIBLE = "[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ufffd]"
-"""Control characters, line breaks of every kind, and characters that hide or reorder text."""
 LABEL = r"[A-Z][A-Za-z0-9()'%/&.-]*(?: [A-Za-z0-9()'%/&.-]+)*"
 SHOWN_CHARS = 60
 """Characters of a wrong line that a message repeats."""
@@ -74,7 +72,9 @@ SHORT_VALUE = LineRule(
     f"a value is longer than {MAX_VALUE_CHARS} characters; a line holds one fact, cut it down",
 )
 NO_MARKER = LineRule(markers.ANY_MARKER, True, "a line holds chat-control text such as '<|' or '</think>'; drop it")
-PRINTABLE = LineRule(INVISIBLE, True, "a line holds invisible characters; decode the source as UTF-8 and strip them")
+PRINTABLE = LineRule(
+    markers.INVISIBLE, True, "a line holds invisible characters; decode the source as UTF-8 and strip them"
+)
 RULES = (FORM, SHORT_LABEL, SHORT_VALUE, NO_MARKER, PRINTABLE)
 OWN_LABEL = "a label is one of the prompt's own; rename the line, or write its value where the prompt has it"
 TWICE = "a label stands twice; one line for each fact, numbered where there are several"

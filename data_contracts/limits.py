@@ -89,6 +89,9 @@ class AssessmentLimits(Limits):
     """Shortest thinking trace, in characters."""
     max_trace_chars: int = Field(ge=1)
     """Longest thinking trace, in characters."""
+    max_part_similarity_fraction: float | None = Field(ge=0, le=1)
+    """Largest similarity, of shingles of two words, of one line of an input (headline, question) with the same line of a
+    hand-written held-out row. null: lines are templates, which inputs share by design."""
     min_noise_fraction: float = Field(ge=0, le=1)
     """Smallest share of noise rows."""
     max_noise_fraction: float = Field(ge=0, le=1)

@@ -138,19 +138,23 @@ def identical_inputs(inputs: pl.Series, new_inputs: pl.Series) -> list[int]:
 
 
 def largest_similarity(
-    seen: pl.DataFrame, heldout: pl.DataFrame, column: str = "input", where: str = "training"
+    seen: pl.DataFrame,
+    heldout: pl.DataFrame,
+    column: str = "input",
+    where: str = "training",
+    words: int = SHINGLE_WORDS,
 ) -> tuple[float, str]:
-    """The largest Jaccard similarity of word shingles between two views, and the pair of rows that has it.
+    """The largest Jaccard similarity of shingles of `words` words between two views, and the pair of rows that has it.
 
     Streams over `seen` in chunks: memory is (held-out rows, chunk), whatever the size of the training set.
     """
     import numpy as np
 
     texts, new_texts = normalised(seen, column), normalised(heldout, column)
-    new, new_sizes = _shingles(new_texts)
+    new, new_sizes = _shingles(new_texts, words)
     best = (0.0, 0, 0)
     for start in range(0, len(texts), CHUNK_ROWS):
-        chunk, sizes = _shingles(texts[start : start + CHUNK_ROWS])
+        chunk, sizes = _shingles(texts[start : start + CHUNK_ROWS], words)
         shared = np.asarray((new @ chunk.T).todense(), dtype=np.float32)
         jaccard = shared / np.maximum(new_sizes[:, None] + sizes[None, :] - shared, 1)
         row, other = np.unravel_index(int(jaccard.argmax()), jaccard.shape)
@@ -161,7 +165,7 @@ def largest_similarity(
     return round(similarity, 6), f"held-out row {row + 1} and {where} row {number}: {_shown(new_texts[row])}"
 
 
-def _shingles(texts: pl.Series) -> tuple[csr_matrix, np.ndarray]:
+def _shingles(texts: pl.Series, words: int = SHINGLE_WORDS) -> tuple[csr_matrix, np.ndarray]:
     """Which shingle buckets each text fills, (texts, buckets), and how many, (texts,)."""
     import numpy as np
     from sklearn.feature_extraction.text import HashingVectorizer
@@ -169,7 +173,7 @@ def _shingles(texts: pl.Series) -> tuple[csr_matrix, np.ndarray]:
     vectors = HashingVectorizer(
         analyzer="word",
         token_pattern=r"\w+",
-        ngram_range=(SHINGLE_WORDS, SHINGLE_WORDS),
+        ngram_range=(words, words),
         n_features=2**HASH_BITS,
         binary=True,
         norm=None,

@@ -152,7 +152,7 @@ class _Passes:
         self.path = path
         self.corrector = Corrector(limits.recipe)
         self.rows = RowTally(limits.recipe)
-        self.set = SetTally(limits)
+        self.set = SetTally(limits, self._heldout())
         self.distributions = Distributions(limits.recipe)
 
     def add(self, batch: RowBatch, rejected: RejectedRows) -> None:
@@ -172,17 +172,17 @@ class _Passes:
     def set_checks(self) -> list[Check]:
         """The checks on the set of accepted rows; without one, that nothing could be told."""
         if self.rows.n_rows > self.rows.n_rejected:
-            return [*self.set.checks(), *self._overlap()]
+            return [*self.set.checks(), *self.set.heldout_checks()]
         fix = "Correct the rows first, then check again"
         detail = "no row was accepted"
         return [check("checks on the set that could be made", None, ">=", 1, detail=detail, fix=fix)]
 
-    def _overlap(self) -> list[Check]:
-        """Beside the contract's own held-out rows, when it has some and they are not the file itself."""
+    def _heldout(self) -> pl.DataFrame | None:
+        """The contract's own held-out rows, when it has some and they are not the file itself."""
         heldout = CONTRACTS_FOLDER / self.limits.recipe / "examples" / "heldout.jsonl"
         if not heldout.is_file() or heldout.samefile(self.path):
-            return []
-        return self.set.heldout_checks(read_rows(heldout))
+            return None
+        return read_rows(heldout)
 
     def _corrected(self, batch: RowBatch) -> tuple[pl.DataFrame, pl.Series, dict[str, pl.Series]]:
         """The rows after corrections.yaml, with their numbers in the file, and which of their cells are text."""

@@ -1,7 +1,8 @@
 """What the words of a trace conclude about YES: the sign of the update and the range of its size, or nothing.
 
-The patterns are Rust regular expressions (polars). Precision comes first: a sentence that supposes ("if", "would"), or two
-sentences that disagree, decide nothing. The lists were calibrated on the hand-written examples, where none may contradict.
+The patterns are Rust regular expressions (polars). Precision comes first: a sentence that supposes ("if", "would") or denies
+decides nothing, by its words or by the percentages in it, and neither do two that disagree. The lists were calibrated on the
+hand-written examples, where none may contradict.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ from __future__ import annotations
 import polars as pl
 
 SENTENCE = r"(?:[^.;!?]|\.\d)+"
-SUPPOSED = r"(?i)\b(?:if|unless|would|could|might|should|suppose|imagine|were|whoever|anyone|somebody|wants?)\b"
+SUPPOSED = (
+    r"(?i)\b(?:if|unless|whether|assuming|provided|otherwise|would|could|might|should|suppose|imagine|were|whoever|anyone"
+    r"|somebody|wants?)\b|^\W*had\b"
+)
+CONDITION = r"(?i)\b(?:if|unless|should|suppose|imagine|were)\b|\bwould have\b"
+"""What supposes a whole sentence, from its end as well: "YES drops to 20% should the vote fail"."""
+OWN_ESTIMATE = r"\bI would\b"
+"""How a trace states the move it makes ("I would move from 58% to 50%"); with a condition it is a supposition again."""
 DENIED = r"(?i)\b(?:not|never|no|nothing|neither|nor|without|hardly|cannot)\b|n['’]t\b"
 
 _BETWEEN = r"(?:,? (?:is|has|now|thus|then|so|therefore|also|hence|itself|only|just|the non-meeting,))*,? "
@@ -81,20 +89,26 @@ def concluded(traces: pl.Series) -> pl.DataFrame:
     frame = pl.DataFrame({"row": pl.int_range(len(traces), eager=True), "trace": traces})
     sentences = frame.select("row", s=pl.col("trace").str.extract_all(SENTENCE)).explode("s")
     said = sentences.with_columns(
-        plain=~pl.col("s").str.contains(SUPPOSED),
-        agreed=~pl.col("s").str.contains(DENIED),
+        meant=~pl.col("s").str.contains(SUPPOSED) & ~pl.col("s").str.contains(DENIED),
         before=pl.col("s").str.extract(MOVED, 1).cast(pl.Float64) / 100,
         after=pl.col("s").str.extract(MOVED, 2).cast(pl.Float64) / 100,
-    ).with_columns(points=pl.col("after") - pl.col("before"))
+    ).with_columns(points=pl.when(_meant(MOVED)).then(pl.col("after") - pl.col("before")))
     told = said.group_by("row", maintain_order=True).agg(
-        up=(pl.col("plain") & pl.col("agreed") & pl.col("s").str.contains(RISING)).any() | (pl.col("points") > 0).any(),
-        down=(pl.col("plain") & pl.col("agreed") & pl.col("s").str.contains(FALLING)).any()
-        | (pl.col("points") < 0).any(),
-        stays=(pl.col("plain") & pl.col("s").str.contains(STAYING)).any(),
+        up=(pl.col("meant") & pl.col("s").str.contains(RISING)).any() | (pl.col("points") > 0).any(),
+        down=(pl.col("meant") & pl.col("s").str.contains(FALLING)).any() | (pl.col("points") < 0).any(),
+        stays=(~pl.col("s").str.contains(SUPPOSED) & pl.col("s").str.contains(STAYING)).any(),
         moved=pl.col("points").abs().drop_nulls().unique(),
-        **{name: pl.col("s").str.contains(words).any() for name, (words, _, _) in SIZES.items()},
+        **{name: _meant(words).any() for name, (words, _, _) in SIZES.items()},
     )
     return frame.select("row").join(told, on="row", how="left", maintain_order="left").select(_sign(), *_size())
+
+
+def _meant(words: str) -> pl.Expr:
+    """Whether the sentence says these words of what is: nothing up to their end supposes or denies them, and it has no
+    condition. What follows them only comments on them ("..., a large step that one game could undo")."""
+    told = pl.col("s").str.extract(rf"(?s)^(.*?(?:{words}))")
+    supposed = told.str.replace_all(OWN_ESTIMATE, "I").str.contains(SUPPOSED) | pl.col("s").str.contains(CONDITION)
+    return (~supposed & ~told.str.contains(DENIED)).fill_null(False)
 
 
 def _sign() -> pl.Expr:

@@ -45,6 +45,8 @@ def audited(frame: pl.DataFrame) -> pl.DataFrame:
         malformed=malformed,
         row_class=_row_class(malformed),
         input=pl.concat_str(shown, separator="\n", ignore_nulls=True),
+        part_headline="headline",
+        part_question="question",
         noise=NOISE,
         sign=pl.col("direction").sign().cast(pl.Int8),
         metric_sign=pl.col("metric_direction").cast(pl.Int8),
@@ -145,7 +147,9 @@ class SignalRow(pa.DataFrameModel):
     def no_chat_control(cls, data: PolarsData) -> pl.LazyFrame:
         return _lacks(data, markers.CHAT_CONTROL)
 
-    @pa.check("headline", "question", "trace", error="holds invisible control characters; decode the source as UTF-8")
+    @pa.check(
+        "headline", "question", "trace", error="holds invisible characters; decode the source as UTF-8 and strip them"
+    )
     def printable(cls, data: PolarsData) -> pl.LazyFrame:
         return _lacks(data, markers.CONTROL_CHARACTERS)
 
@@ -194,6 +198,12 @@ class SignalRow(pa.DataFrameModel):
     @pa.check("error_message", error="not one sentence of 10 to 160 characters; say what is wrong with the input")
     def one_sentence(cls, data: PolarsData) -> pl.LazyFrame:
         return _has(data, r"^[A-Z][^\n]{8,158}[.]$")
+
+    @pa.check(
+        "error_message", error="holds a think tag, a chat marker or invisible characters; write it as plain words"
+    )
+    def plain_words(cls, data: PolarsData) -> pl.LazyFrame:
+        return _lacks(data, f"{markers.ANY_MARKER}|{markers.INVISIBLE}")
 
     context_is_lines = _line_rule(lines.FORM)
     context_has_short_labels = _line_rule(lines.SHORT_LABEL)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -47,6 +47,8 @@ class Parsed:
     fields: dict[str, float | str] | None
     problem: str = ""
     error: dict[str, str] | None = None
+    row: Mapping[str, object] | None = field(default=None, compare=False, repr=False)
+    """The row that was asked, where it is known: a probe must know whether its label has a direction."""
 
     @property
     def answer(self) -> dict[str, float | str] | None:
@@ -119,7 +121,11 @@ def completion(row: Mapping[str, object]) -> str:
 
 
 def parse_output(text: str, row: Mapping[str, object] | None = None) -> Parsed:
-    """Read an answer back: strict, because the program behind it will be. One schema fits every row, so `row` is not read."""
+    """Read an answer back: strict, because the program behind it will be. One schema fits every row; `row` is only noted."""
+    return replace(_taken_apart(text), row=row)
+
+
+def _taken_apart(text: str) -> Parsed:
     trace, closed, answer = text.strip().partition("</think>")
     trace = trace.strip().removeprefix("<think>").strip()
     if not closed:
@@ -127,7 +133,7 @@ def parse_output(text: str, row: Mapping[str, object] | None = None) -> Parsed:
     if "</think>" in answer or "<think>" in trace:
         return Parsed(trace, None, "more than one trace")
     answer = answer.strip()
-    schema = SignalError if answer.startswith('{"error_') else SignalOutput
+    schema = SignalError if re.match(r'\{\s*"error_', answer) else SignalOutput
     try:
         found = schema.model_validate_json(answer).model_dump()
     except ValidationError as error:
@@ -266,7 +272,7 @@ def teacher_row(seed_row: Mapping[str, object], text: str, model: str) -> dict:
     Raises:
         ContractError: as `kind: detail`; there is not exactly one trace, or a channel of the model leaked into the text.
     """
-    if leak := re.search(f"{markers.RAW_MARKERS}|{markers.THINK_TAGS}|{markers.STRIPPED_MARKERS}", text):
+    if leak := re.search(markers.ANY_MARKER, text):
         raise ContractError(f"leaked marker: the answer holds {leak.group().strip()!r}")
     traces = re.findall(r"<trace>(.*?)</trace>", text, re.DOTALL)
     if len(traces) != 1 or len(re.findall(r"</?trace>", text)) != 2:

@@ -103,7 +103,8 @@ def variants(row: Row) -> dict[str, Row]:
 
 def holds(kind: str, before: Parsed, after: Parsed) -> bool:
     """Whether the answer changed as it must: a negated question turns the sign and keeps the magnitude, any other change
-    alters nothing beyond TOLERANCE. An error stays the same error; an answer that cannot be read holds nothing."""
+    alters nothing beyond TOLERANCE. An error stays the same error; an answer that cannot be read holds nothing. Nor does an
+    answer without a direction to a negated question, unless its row's label has none: 0 has no sign that could turn."""
     if before.error and after.error:
         return kind != "negated_question" and before.error["error_code"] == after.error["error_code"]
     if before.fields is None or after.fields is None:
@@ -114,6 +115,8 @@ def holds(kind: str, before: Parsed, after: Parsed) -> bool:
     turned = -1 if kind == "negated_question" else 1
     if far or _sign(one["direction"]) != turned * _sign(other["direction"]):
         return False
+    if kind == "negated_question" and not other["direction"]:
+        return after.row is not None and after.row["direction"] == 0
     return kind == "negated_question" or _view(one) == _view(other)
 
 

@@ -112,7 +112,7 @@ def on_pandas(path: str) -> None:
         lacks(rf"(?m)^[^:\n]*: .{{{context.MAX_VALUE_CHARS + 1},}}$"),
         lacks(r"(?im)^\s*(?:headline|question)\s*:"),
         lacks(markers.ANY_MARKER),
-        lacks(context.INVISIBLE.replace("\x00-\x1f", "\x00-\t\x0b-\x1f")),
+        lacks(markers.INVISIBLE.replace("\n", "")),
         pa.Check(no_label_twice),
     ]
     schema = pa.DataFrameSchema(
@@ -129,7 +129,7 @@ def on_pandas(path: str) -> None:
             "source_batch": text(blank),
             "metric_direction": pa.Column(int, pa.Check.isin([-1, 0, 1])),
             "error_code": text(pa.Check.isin(ERROR_CODES), nullable=True),
-            "error_message": text(sentence, nullable=True),
+            "error_message": text(sentence, lacks(f"{markers.ANY_MARKER}|{markers.INVISIBLE}"), nullable=True),
             "context": text(*lines, nullable=True),
         },
         checks=[

@@ -44,6 +44,14 @@ def by_name(checks):
         ("Inflation moves from 3% to 2%. The odds are unclear.", None),
         ("YES rises at first. In the end YES falls.", None),
         ("Rates went up.", None),
+        ("If it had failed, YES would have dropped from 60% to 20%.", None),
+        ("YES did not move from 40% to 20% as feared.", None),
+        ("YES drops from 60% to 20% should the vote fail.", None),
+        ("Had it failed, I would go from 60% to 20%.", None),
+        ("The question is whether YES rises.", None),
+        ("If it had failed, YES would have dropped from 60% to 20%. As it is, YES climbs from 60% to 72%.", 1),
+        ("I would move from 58% to 50%.", -1),
+        ("I go from 21% to 42%, a large step that one good game could undo.", 1),
     ],
 )
 def test_words_decide_a_sign_or_nothing(trace, sign):
@@ -57,6 +65,11 @@ def test_words_decide_a_sign_or_nothing(trace, sign):
         ("YES is as good as settled.", 0.3, 1.0),
         ("YES edges up, and no more.", 0.0, 0.15),
         ("The chance of YES rises.", None, None),
+        ("If it had failed, YES would have dropped from 60% to 20%. YES climbs from 60% to 72%.", 0.07, 0.17),
+        ("If talks fail, YES collapses. For now YES gains.", None, None),
+        ("That is not a large step.", None, None),
+        ("I go from 21% to 42%, a large step that one good game could undo.", 0.16, 0.26),
+        ("It is a moderate step and no more.", 0.0, 0.25),
     ],
 )
 def test_words_decide_a_size_or_nothing(trace, low, high):
@@ -70,6 +83,15 @@ def test_no_hand_checked_row_contradicts_itself(examples, limits, name):
     view = audited(read_rows(examples / f"{name}.jsonl"))
     checks = trace_agrees(view, limits) + coverage(view, limits)
     assert not failures(checks), "\n".join(one.sentence() for one in failures(checks))
+
+
+def test_a_supposed_move_refuses_no_sound_row(gold, limits):
+    """The trace concludes a rise, and says in passing what a failure would have done."""
+    told = "Had the talks failed, YES would have dropped from 60% to 20%. As it is, it has a better day."
+    row = (gold["direction"].fill_null(0) > 0).arg_true()[0]
+    sound = pl.when(pl.int_range(pl.len()) == row).then(pl.lit(told)).otherwise("trace")
+    checks = trace_agrees(audited(gold.with_columns(trace=sound)), limits)
+    assert by_name(checks)[SIGN].verdict is Verdict.PASS, by_name(checks)[SIGN].sentence()
 
 
 def test_the_reference_rows_do_not_either(examples, limits):

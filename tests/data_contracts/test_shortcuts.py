@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from data_contracts.audit import audit_rows
 from data_contracts.limits import load_limits
 from data_contracts.rows_file import read_rows
 from data_contracts.shortcuts import SAMPLE_ROWS, SPLIT_LABELS, length_independence, sampled, surface_shortcuts
@@ -84,11 +85,69 @@ def test_length_that_follows_any_field_fails_and_names_it(view, limits, label):
     assert checks[f"|rank correlation| of trace length with {label}"].verdict is Verdict.FAIL
 
 
-def test_a_malformed_row_has_no_part_in_it(view, limits):
+ERROR = "a malformed input"
+LENGTH, ALONE, SURFACE = (
+    f"|rank correlation| of trace length with {ERROR}",
+    f"balanced accuracy of guessing {ERROR} from trace length alone",
+    f"balanced accuracy of guessing {ERROR} from surface features of the trace",
+)
+
+
+def by_label(view, limits):
+    return by_name(length_independence(view, limits) + surface_shortcuts(view, limits))
+
+
+def test_a_malformed_row_has_no_part_in_other_labels(view, limits):
     assert view["malformed"].sum() >= 8
     wild = view.with_columns(trace=pl.when("malformed").then(pl.lit("x")).otherwise("trace"))
-    assert length_independence(wild, limits) == length_independence(view, limits)
-    assert surface_shortcuts(wild, limits) == surface_shortcuts(view, limits)
+    apart, as_it_is = by_label(wild, limits), by_label(view, limits)
+    assert {name for name in apart if apart[name] != as_it_is[name]} == {LENGTH, ALONE, SURFACE}
+
+
+@pytest.mark.parametrize("file", ["gold", "heldout"])
+@pytest.mark.parametrize(
+    ("leak", "otherwise", "told"),
+    [
+        (pl.col("trace").str.slice(0, 700), pl.col("trace").str.pad_end(701, "x"), {LENGTH, ALONE, SURFACE}),
+        (pl.lit("The input ") + pl.col("trace"), pl.col("trace"), {SURFACE}),
+        (pl.col("trace") + pl.lit(" (So!)"), pl.col("trace"), {SURFACE}),
+    ],
+)
+def test_a_trace_that_gives_a_malformed_input_away_fails(examples, limits, file, leak, otherwise, told):
+    view = audited(read_rows(examples / f"{file}.jsonl"))
+    marked = view.with_columns(trace=pl.when("malformed").then(leak).otherwise(otherwise))
+    found = by_label(marked, limits)
+    assert {name for name in (LENGTH, ALONE, SURFACE) if found[name].verdict is Verdict.FAIL} == told
+    assert "malformed" in found[SURFACE].detail
+
+
+def test_its_input_may_show_that_it_is_malformed(view, limits):
+    """An empty headline is short, and a trace of it has no probability to write down: neither is a shortcut."""
+    empty = view.with_columns(
+        input=pl.when("malformed").then(pl.lit("Is it?")).otherwise("input"),
+        trace=pl.when("malformed").then(pl.col("trace").str.replace_all(r"\d", "x")).otherwise("trace"),
+    )
+    found = by_label(empty, limits)
+    assert {found[name].verdict for name in (LENGTH, ALONE, SURFACE)} == {Verdict.PASS}
+
+
+def test_few_malformed_rows_cannot_be_told_and_none_are_not_asked_about(view, limits):
+    names = {LENGTH, ALONE, SURFACE}
+    for rows in (1, 4):
+        few = pl.concat([view.filter(~pl.col("malformed")), view.filter("malformed").head(rows)])
+        assert {one.verdict for name, one in by_label(few, limits).items() if name in names} == {Verdict.CANNOT_TELL}
+    assert not names & by_label(view.filter(~pl.col("malformed")), limits).keys()
+
+
+def test_rare_malformed_rows_of_a_large_table_are_found_in_its_audit(gold, limits):
+    """10 in 10,000 rows, of which the sample would hold 5 and a common first word would be none."""
+    malformed = pl.col("error_code").is_not_null()
+    well_formed = gold.filter(~malformed)
+    marked = gold.filter(malformed).with_columns(trace=pl.lit("The input ") + pl.col("trace"))
+    many = pl.concat([*[well_formed] * 112, marked])
+    found = by_name(audit_rows(many, limits))[SURFACE]
+    assert found.verdict is Verdict.FAIL and found.measured > 0.9
+    assert "malformed 10, well-formed 90" in found.detail and "'the'" in found.detail
 
 
 @pytest.mark.parametrize(

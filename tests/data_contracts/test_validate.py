@@ -56,7 +56,7 @@ def test_batches_give_what_the_whole_table_gives(several, limits, tmp_path, batc
     assert found.rejected_path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     at_once = {one.name: one for one in audit_rows(whole.accepted, limits)}
     in_parts = {one.name: one for one in found.audit if "held-out" not in one.name and "heldout" not in one.name}
-    assert len(in_parts) == len(found.audit) - 3
+    assert len(in_parts) == len(found.audit) - 5
     assert list(in_parts) == list(at_once)
     for check_name, one in in_parts.items():  # details name rows, and those are counted in the file here
         other = at_once[check_name]

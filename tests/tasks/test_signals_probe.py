@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -31,6 +32,16 @@ def test_text_after_the_json_makes_an_answer_unreadable(row, more):
     found = signals.parse_output(answer + more)
     assert found.answer is None and found.problem
     assert signals.score(row, found)["valid_json_fraction"] == 0
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("row", [ROWS[0], MALFORMED], ids=["six fields", "error"])
+def test_white_space_in_the_json_changes_no_answer(row, indent):
+    spaced = json.dumps(signals.answer_of(row), indent=indent).replace("{", "{ ")
+    found = signals.parse_output(f"<think>\n{row['trace']}\n</think>\n\n{spaced}")
+    assert (found.answer, found.problem) == (signals.answer_of(row), "")
+    score = signals.score(row, found)
+    assert score["valid_json_fraction"] == 1 and score["error_code_accuracy_fraction"] in (None, 1)
 
 
 def slope(rows, parsed):
@@ -99,6 +110,22 @@ def test_right_answers_hold_under_every_change_and_the_sign_flip_does_not():
     assert not signals_probe.holds("negated_question", signals.parse_output(signals.completion(row)), turned)
     unreadable = signals.parse_output("{}")
     assert not signals_probe.holds("moved_date", unreadable, unreadable)
+
+
+@pytest.mark.parametrize("source", ["nano", "gold"])
+def test_a_model_that_never_has_a_direction_turns_no_sign(source):
+    """0 is its own negative: such a model must not hold wherever the label has a direction."""
+    rows = ROWS if source == "nano" else signals.build_rows("gold", 1, 51, 1)[1]
+    held = {True: [], False: []}
+    for row in rows:
+        changed = signals_probe.variants(row).get("negated_question")
+        if changed is not None:
+            before, after = (said(one, direction=0.0) for one in (row, changed))
+            held[row["direction"] != 0].append(signals_probe.holds("negated_question", before, after))
+    assert len(held[True]) >= 10 and not any(held[True])
+    assert all(held[False]) and (held[False] or source == "gold"), "noise has no direction, asked either way"
+    unknown = signals.parse_output(signals.completion(ROWS[0] | {"direction": 0.0}))
+    assert not signals_probe.holds("negated_question", unknown, unknown), "nobody knows that 0 is right"
 
 
 @pytest.fixture(scope="module")
