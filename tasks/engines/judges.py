@@ -237,9 +237,10 @@ def _ask(judge: JudgeSettings, where: str, question: Question, structured: str) 
 def _form_taken(
     judge: JudgeSettings, questions: Sequence[Question], log: AnswerLog, where: str, source: Source, beat: Beat
 ) -> str:
-    """The first form of a schema that the server takes, tried on the first question; what the log knows is not tried again.
+    """The first form of a schema that the server takes, tried on the shortest question; what the log knows is not tried again.
 
-    A server that is silent or busy is not asked for another form: each would wait through every try anew.
+    A server that is silent or busy is not asked for another form: each would wait through every try anew. A question that
+    found no room in its context says nothing of the form, and the shortest one finds room if any does.
 
     Raises:
         ConfigError, TransientError: the server refuses the question in every form, or gives no answer.
@@ -249,11 +250,13 @@ def _form_taken(
     if judge.structured != "auto":
         return judge.structured
     for form in FORMS:
-        if any(log.get(_ask(judge, where, one, form)) is not None for one in questions):
+        known = [log.get(_ask(judge, where, one, form)) for one in questions]
+        if any(one is not None and not one.no_room for one in known):
             return form
+    shortest = min(questions, key=lambda one: sum(len(message["content"]) for message in one[0]))
     for form in FORMS:
         try:
-            answer_all([_ask(judge, where, questions[0], form)], log, source, beat)
+            answer_all([_ask(judge, where, shortest, form)], log, source, beat)
         except (ConfigError, ServerError):  # llama_cpp.server answers 500, not 400, to a form that it does not know
             if form == PLAIN:
                 raise
@@ -265,16 +268,8 @@ def _form_taken(
 @contextmanager
 def _source(judge: JudgeSettings) -> Iterator[Source]:
     if judge.local_model:
-        from jinja2 import TemplateError
-
-        try:
-            with LocalChat(Path(judge.local_model), judge.concurrency) as source:
-                yield source
-        except TemplateError as error:  # transformers lets it through; some templates take no system message
-            raise ArtifactError(
-                f"judge {judge.name}: the chat template of {Path(judge.local_model).name} refuses the question: {error}. "
-                "Take another judge."
-            ) from error
+        with LocalChat(Path(judge.local_model), judge.concurrency) as source:
+            yield source
         return
     with ChatEndpoint(
         judge.base_url,

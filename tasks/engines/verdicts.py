@@ -30,7 +30,7 @@ def pair_schema(reasons: bool = True) -> dict:
     return {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
 
 
-_CONTROL = re.compile(rf"{markers.RAW_MARKERS}|</?s>|<(?:bos|eos|pad|unk)>|<\uff5c|\uff5c>", re.IGNORECASE)
+_CONTROL = re.compile(markers.RAW_MARKERS, re.IGNORECASE)
 """Control tokens of the common chat templates, written as text."""
 
 

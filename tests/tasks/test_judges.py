@@ -137,6 +137,17 @@ def test_a_server_that_knows_the_form_of_llama_cpp_is_asked_in_it(tmp_path):
         assert held["type"] == "json_object" and held["schema"]["required"] == ["reason", *CRITERIA]
 
 
+def test_an_answer_too_long_for_a_judge_is_unscored_alone_and_says_nothing_of_the_form(tmp_path):
+    long = (Questions(RUBRIC, 0).of("Letter x", "endless " * 50), RUBRIC.schema())
+    refusal = json.dumps({"error": {"message": "too many tokens", "code": "context_length_exceeded"}}).encode()
+    with ChatServer(taste(), takes=("json_object",)) as server:
+        server.script("endless", Reply(status=400, body=refusal))
+        for order in ([long, *QUESTIONS], [*QUESTIONS, long]):
+            heard = ask(judge(server), tmp_path, order)
+            assert heard.structured == "json_object" and not heard.died
+            assert [one is None for one in scores(heard)] == [one is long for one in order]
+
+
 @pytest.mark.parametrize(
     "silence", [Reply(delay_s=0.6), Reply(reset=True), Reply(status=429)], ids=["hangs", "drops", "is busy"]
 )

@@ -107,7 +107,7 @@ def test_a_local_judge_whose_template_takes_no_system_message_dies_alone(tmp_pat
     question = (Questions(world.RUBRIC, 0).of("Write.", "A letter."), world.RUBRIC.schema())
     with AnswerLog(tmp_path / "log.jsonl") as log:
         heard = ask_judge(one, [question], log, identity_of(one).where)
-    assert "the chat template of judge refuses the question: System role not supported" in heard.died
+    assert "it cannot be rendered for messages of system, user: System role not supported" in heard.died
     assert heard.refused and heard.answers == [None]
 
 
