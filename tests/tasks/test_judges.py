@@ -142,6 +142,7 @@ def test_an_answer_too_long_for_a_judge_is_unscored_alone_and_says_nothing_of_th
     refusal = json.dumps({"error": {"message": "too many tokens", "code": "context_length_exceeded"}}).encode()
     with ChatServer(taste(), takes=("json_object",)) as server:
         server.script("endless", Reply(status=400, body=refusal))
+        assert scores(ask(judge(server), tmp_path, [long])) == [None]
         for order in ([long, *QUESTIONS], [*QUESTIONS, long]):
             heard = ask(judge(server), tmp_path, order)
             assert heard.structured == "json_object" and not heard.died
