@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -161,7 +162,10 @@ def test_command_counts_tokens_of_a_named_model_without_torch(tmp_path, tiny_bas
 @pytest.mark.parametrize(("given", "passed_on"), [(["TOKENIZER=some/model"], " --tokenizer some/model"), ([], "")])
 def test_make_passes_the_tokenizer_on(given, passed_on):
     argv = ["make", "--dry-run", "validate", "RECIPE=signals", "DATA=rows.jsonl", *given]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    outside = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAKE")
+    }  # `make test` runs this
+    done = subprocess.run(argv, cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].rstrip() == f".venv/bin/python -m flows validate signals rows.jsonl{passed_on}"
 
 
