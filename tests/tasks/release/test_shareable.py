@@ -39,7 +39,7 @@ PRIVATE = {  # role: (stage, its config)
 
 def write_manifest(folder: Path, role: str) -> Path:
     stage, config = PRIVATE[role]
-    fix = f"Read them: {HOME}/store/work/{stage}/abc. See {ADDRESS}/models (log:{HOME}/x/worker.log)"
+    fix = f"Read them: {HOME}/store/keys/{stage}/abc. See {ADDRESS}/models (log:{HOME}/x/worker.log)"
     seen = check("it is there, as 3/4 and <a>/b/</a> are", 1, "==", 1, detail="kept/as/it is", fix=fix)
     manifest = {
         "stage": stage,
