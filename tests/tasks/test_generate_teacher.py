@@ -21,7 +21,7 @@ from tasks.engines.json_lines import as_lines
 from tasks.generate_teacher import STAGE, generate_teacher, verify_answers
 from tasks.recipes import proofkit
 from tests.fixtures.chat_server import ChatServer, Reply
-from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of, user_text
+from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of, script, user_text
 from tests.fixtures.tiny_chain import failed, publish_folder
 
 
@@ -34,10 +34,6 @@ def dataset(tmp_path) -> Path:
 def server(dataset):
     with ChatServer(good_teacher(dataset)) as one:
         yield one
-
-
-def script(server: ChatServer, row: dict, *replies: Reply) -> None:
-    server.script(re.escape(user_text(row)), *replies)
 
 
 def test_every_prompt_has_one_answer_in_the_order_of_the_rows(tmp_path, dataset, server):

@@ -32,7 +32,7 @@ from tasks.judge_answers import JudgeConfig
 from tasks.recipes import signals
 from tests.fixtures import judge_panel
 from tests.fixtures.chat_server import ChatServer, Reply
-from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of, user_text
+from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of, script, user_text
 from tests.fixtures.tiny_model import make_tiny_model
 
 TOLD = "This model's maximum context length is 2048 tokens. However, your prompt contains 2600 input tokens."
@@ -49,10 +49,6 @@ def dataset(tmp_path) -> Path:
 def server(dataset):
     with ChatServer(good_teacher(dataset)) as one:
         yield one
-
-
-def script(server: ChatServer, row: dict, *replies: Reply) -> None:
-    server.script(re.escape(user_text(row)), *replies)
 
 
 # --- a teacher behind an endpoint
