@@ -16,7 +16,8 @@ from data_contracts.prompt import load_prompt
 from data_contracts.yaml_model import parse_yaml
 from tasks.build_dataset import DatasetConfig
 from tasks.core.errors import ConfigError
-from tasks.core.stage import Run, Settings
+from tasks.core.settings import Settings
+from tasks.core.stage import Run
 from tasks.engines.gguf_convert import llama_cpp_folder
 from tasks.engines.hardware import load_hardware
 from tasks.engines.moe_stack import stack_problems

@@ -16,7 +16,7 @@ from flows.config import (
     training_problems,
 )
 from tasks.build_dataset import DatasetConfig
-from tasks.core.stage import Settings
+from tasks.core.settings import Settings
 from tasks.distill_rows import DistillConfig as DistillRowsConfig
 from tasks.evaluate_model import EvaluateConfig
 from tasks.export_gguf import ExportConfig

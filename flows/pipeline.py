@@ -86,7 +86,7 @@ class _Shown(AbstractContextManager):
             line = f"{name} reused   {outcome.seconds:6.1f} s  {len(outcome.artifact.files)} files hashed again"
         else:
             more = f"; and {len(outcome.because) - 2} more" if len(outcome.because) > 2 else ""
-            line = f"{name} built    {outcome.seconds:6.1f} s  {'; '.join(outcome.because[:2])}{more}"
+            line = f"{name} {outcome.how:<8} {outcome.seconds:6.1f} s  {'; '.join(outcome.because[:2])}{more}"
         if self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False)
         else:

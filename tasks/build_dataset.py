@@ -15,9 +15,11 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
 from tasks.core.errors import ConfigError, ContractError
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines.json_lines import as_lines, read_lines
 from tasks.engines.teacher import API_KEY, TeacherSettings, source_of
 from tasks.engines.teacher_rows import REFUSED, ask_teacher, asked_of, refuse_too_few, teacher_checks
@@ -178,7 +180,7 @@ def verify_dataset(config: DatasetConfig, job: Job) -> list[Check]:
             0,
             detail=f"e.g. rows {unread[:5]}" if unread else "",
         ),
-        report("prompt contract", job.prompt.digest[:12]),
+        report("prompt contract", load_prompt(job.recipe).digest[:12]),
         *(teacher_checks(config.teacher, job, taught) if config.teacher else ()),
     ]
 
@@ -189,6 +191,7 @@ STAGE = Stage(
     name="build_dataset",
     kind="dataset",
     version=1,
+    redo_failed=True,
     work=build_dataset,
     verify=verify_dataset,
     optional_stack=lambda config: _LOCAL_STACK if config.teacher and config.teacher.local_model else (),
@@ -203,7 +206,6 @@ STAGE = Stage(
         "examples/teacher_seeds.jsonl",
         "world/**/*.yaml",
     ),
-    uses_recipe=True,
     secrets=(API_KEY,),
     outside=lambda config: [
         *([config.rows_file] if config.rows_file else []),

@@ -169,6 +169,7 @@ STAGE = Stage(
     name="compare_models",
     kind="comparison",
     version=1,
+    redo_failed=True,
     work=compare_models,
     verify=verify_comparison,
     stack=("torch", "transformers", "peft", "llama_cpp_python", "matplotlib"),
@@ -184,7 +185,6 @@ STAGE = Stage(
         "examples/metamorphic.jsonl",
         "examples/heldout.jsonl",  # the rows that a line of metamorphic.jsonl changes
     ),
-    uses_recipe=True,
     secrets=HUB_SECRETS,
     named_secrets=lambda config: [one.endpoint.api_key_env for one in config.models if one.endpoint],
     outside=lambda config: [

@@ -23,7 +23,8 @@ from data_contracts.prompt import PromptSet, load_prompt
 from data_contracts.verdict import Check, check
 from tasks.core.artifact import Artifact, sha256_file, write_whole
 from tasks.core.errors import ArtifactError, ContractError
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines.contamination import reason_against, usable_text
 from tasks.engines.json_lines import as_lines, read_lines
 from tasks.engines.row_rules import broken_rules
@@ -151,14 +152,14 @@ def _rows_and_answers(config: DistillConfig, job: Job) -> tuple[list[dict], dict
 
 def verify_distilled(config: DistillConfig, job: Job) -> list[Check]:
     """Measure the written files; see the module's docstring."""
-    recipe = load_recipe(job.recipe)
+    recipe, prompt = load_recipe(job.recipe), load_prompt(job.recipe)
     rows, answers = _rows_and_answers(config, job)
     train, rejected = read_lines(job.out / TRAIN), read_lines(job.out / REJECTED)
     again = _distilled(config, job)
     turned_away = Counter(one["row"] for one in rejected)
     left = [row for number, row in enumerate(rows, start=1) if number not in turned_away]
     astray = abs(len(left) - len(train)) + sum(
-        job.prompt.messages(one) != job.prompt.messages(row) for one, row in zip(train, left, strict=False)
+        prompt.messages(one) != prompt.messages(row) for one, row in zip(train, left, strict=False)
     )
     leaking = [i for i, (one, row) in enumerate(zip(train, left, strict=False), 1) if _leaks(recipe, one, row)]
     broken = broken_rules(job.recipe, load_limits(job.recipe, config.limits), train)
@@ -217,7 +218,6 @@ STAGE = Stage(
     verify=verify_distilled,
     stack=("pandera", "polars"),
     contract=("prompt.md", "prompt_rich.md", "output.py", "rows.py", "limits.yaml"),
-    uses_recipe=True,
 )
 
 if __name__ == "__main__":

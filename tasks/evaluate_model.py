@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import Field
 
 from data_contracts.gates import Gates, load_gates
+from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, check, overall, report
 from tasks.core.artifact import canonical_json, sha256_file
 from tasks.core.stage import Job, Stage, child_main
@@ -51,11 +52,11 @@ def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
     """
     recipe, gates = load_recipe(job.recipe), load_gates(job.recipe)
     lineage = json.loads((job.inputs[ADAPTER] / "lineage.json").read_text("utf-8"))
-    digest = contract_digest(job.prompt, job.inputs[BASE])
+    digest = contract_digest(load_prompt(job.recipe), job.inputs[BASE])
     refuse_another_contract("evaluate_model: the adapter", lineage.get("prompt_contract"), digest)
     for name in (MERGED, TEACHER):
         if name in job.inputs:
-            mine = contract_digest(job.prompt, job.inputs[name])
+            mine = contract_digest(load_prompt(job.recipe), job.inputs[name])
             refuse_another_contract(f"evaluate_model: the {name} model", read_carried(job.inputs[name]), mine)
     survey = Survey.of(recipe, _heldout(job), config.metamorphic_rows)
     everyone = list(_ask_everyone(config, job, survey, digest))
@@ -92,10 +93,12 @@ def _models(job: Job, digest: str) -> Iterator[LocalModel]:
     folders.insert(-1, (ADAPTER, base, job.inputs[ADAPTER]))
     for name, folder, adapter in folders:
         size_bytes = sum(path.stat().st_size for path in job.inputs[name].glob("*.safetensors"))
-        yield LocalModel(name, folder, job.prompt, adapter, file_digest=job.digests[name], size_bytes=size_bytes)
+        yield LocalModel(
+            name, folder, load_prompt(job.recipe), adapter, file_digest=job.digests[name], size_bytes=size_bytes
+        )
     for name, path in gguf_files(job.inputs["gguf"]).items():
         found = {"file_digest": sha256_file(path), "size_bytes": path.stat().st_size}
-        yield LocalModel(name, path, job.prompt, contract_digest=digest, **found)
+        yield LocalModel(name, path, load_prompt(job.recipe), contract_digest=digest, **found)
 
 
 def gguf_files(folder: Path) -> dict[str, Path]:
@@ -171,7 +174,6 @@ STAGE = Stage(
         "examples/metamorphic.jsonl",
         "examples/heldout.jsonl",
     ),
-    uses_recipe=True,
 )
 
 if __name__ == "__main__":

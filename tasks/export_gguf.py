@@ -20,9 +20,11 @@ from typing import Literal
 from pydantic import Field
 
 from data_contracts.errors import ArtifactError
+from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check
 from tasks.core.child import Beat, silent
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import ChecksOnly, Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines import chat, gguf_checks, gguf_convert, gguf_file, hf_engine, weights_file
 from tasks.engines.gguf_parity import Parity, parity_sequences
 from tasks.engines.json_lines import read_lines
@@ -41,17 +43,17 @@ class ExportConfig(Settings):
     """Files to make. f16 is always made, first: the others are made from it."""
     model_name: str = Field(default="plumbline", min_length=1)
     """Name written into the header (general.name)."""
-    max_mean_kl_f16: float = Field(default=1e-5, gt=0)
+    max_mean_kl_f16: ChecksOnly[float] = Field(default=1e-5, gt=0)
     """Largest mean KL of the f16 file's next-token distribution to the model's, in nats a token."""
-    max_mean_kl_q8_0: float = Field(default=1e-3, gt=0)
+    max_mean_kl_q8_0: ChecksOnly[float] = Field(default=1e-3, gt=0)
     """The same for the q8_0 file. Smaller quantisations are only reported: their gate is how well they answer."""
-    min_top1_agreement_f16: float = Field(default=0.999, gt=0, le=1)
+    min_top1_agreement_f16: ChecksOnly[float] = Field(default=0.999, gt=0, le=1)
     """Least share of positions where the f16 file and the model rank the same token first."""
-    max_fallback_fraction: float | None = Field(default=None, ge=0, le=1)
+    max_fallback_fraction: ChecksOnly[float | None] = Field(default=None, ge=0, le=1)
     """Largest share of weights in tensors of another type than the file's name promises; null only reports it."""
-    parity_context_tokens: list[int] = Field(default=[256, 1024, 4096], min_length=1)
+    parity_context_tokens: ChecksOnly[list[int]] = Field(default=[256, 1024, 4096], min_length=1)
     """Context lengths at which logits are compared, clipped to the model's own."""
-    parity_chats: int = Field(default=8, ge=1)
+    parity_chats: ChecksOnly[int] = Field(default=8, ge=1)
     """Chats that are compared as they are, besides the runs of `parity_context_tokens`."""
     n_threads: int = Field(default=1, ge=1)
     """Threads of llama.cpp. On a busy machine more threads than idle cores are many times slower."""
@@ -161,7 +163,7 @@ def _parity_checks(
 
 def _export(config: ExportConfig, job: Job) -> dict:
     merged = job.inputs["merged"]
-    export_gguf(config, merged, job.out, prompt_digest=contract_digest(job.prompt, merged), beat=job.beat)
+    export_gguf(config, merged, job.out, prompt_digest=contract_digest(load_prompt(job.recipe), merged), beat=job.beat)
     tensors = {name: gguf_file.read_tensors(job.out / file_name(name)) for name in config.names}
     return {"bits_per_weight": {name: round(gguf_file.bits_per_weight(found), 3) for name, found in tensors.items()}}
 
@@ -170,9 +172,9 @@ def _verify(config: ExportConfig, job: Job) -> list[Check]:
     tokenizer = hf_engine.load_tokenizer(job.inputs["merged"])
     recipe = load_recipe(job.recipe)
     rows = read_lines(job.inputs["rows"] / "heldout.jsonl")
-    texts = [chat.prompt_text(tokenizer, job.prompt, row) + recipe.completion(row) for row in rows]
+    texts = [chat.prompt_text(tokenizer, load_prompt(job.recipe), row) + recipe.completion(row) for row in rows]
     merged = job.inputs["merged"]
-    digest = contract_digest(job.prompt, merged)
+    digest = contract_digest(load_prompt(job.recipe), merged)
     return verify_export(config, merged, job.out, texts=texts, prompt_digest=digest, beat=job.beat)
 
 
@@ -182,10 +184,10 @@ STAGE = Stage(
     version=1,
     work=_export,
     verify=_verify,
+    checks_inputs=("rows",),
     stack=("llama_cpp_python", "gguf", "transformers", "torch"),
     contract=("prompt.md", "output.py"),
-    texts=("tasks/engines/hard_text.txt",),
-    uses_recipe=True,
+    checks_texts=("tasks/engines/hard_text.txt",),
 )
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from data_contracts.prompt import PromptSet, load_prompt
 from data_contracts.verdict import Check, check, report
 from tasks.core.child import silent
 from tasks.core.errors import ConfigError
+from tasks.core.settings import ChecksOnly
 from tasks.core.stage import Job, Stage, child_main
 from tasks.engines.answer_log import AnswerLog
 from tasks.engines.answering import AnsweringConfig, open_answerer
@@ -54,7 +55,7 @@ class GenerateConfig(AnsweringConfig):
     """Which shard, from 0; the flow sets it."""
     shards: int = Field(default=1, ge=1)
     """How many there are; the flow sets it."""
-    max_refused_fraction: float = Field(default=0.5, ge=0, le=1)
+    max_refused_fraction: ChecksOnly[float] = Field(default=0.5, ge=0, le=1)
     """More useless answers than this share of a shard, and the run stops: prompt and model do not fit, and more would cost."""
     hardware: str | None = None
     """Entry of configs/hardware.yaml that it runs on, for the price; not priced when left out."""
@@ -245,13 +246,13 @@ STAGE = Stage(
     name="generate_teacher",
     kind="teacher-answers",
     version=1,
+    redo_failed=True,
     work=generate_teacher,
     verify=verify_answers,
     optional_stack=lambda config: _ENGINE_STACK.get(config.engine, ()),
     contract=("prompt.md", "prompt_rich.md", "output.py"),
     outside=_outside,
     texts=("tasks/engines/vllm_worker.py",),  # run by path, imported by nothing
-    uses_recipe=True,  # whether a trace belongs to the answer
     secrets=(API_KEY,),
 )
 

@@ -23,7 +23,8 @@ from data_contracts.rubric import load_rubric
 from data_contracts.verdict import Check, check, report
 from tasks.core.artifact import canonical_json
 from tasks.core.errors import ConfigError
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines.answer_log import AnswerLog
 from tasks.engines.answer_table import AnswerTable, read_answers, self_judging
 from tasks.engines.json_lines import read_lines
@@ -249,6 +250,7 @@ STAGE = Stage(
     name="judge_answers",
     kind="judgement",
     version=1,
+    redo_failed=True,
     work=judge_answers,
     verify=verify_judgement,
     stack=("scipy", "numpy", "matplotlib"),
@@ -256,7 +258,6 @@ STAGE = Stage(
     contract=("prompt.md", "prompt_rich.md", "output.py", "rubric.md"),
     texts=tuple(f"tasks/release/{name}" for name in ("answers.html.j2", "report.css", "answers.css", "report.js")),
     outside=lambda config: [path for one in config.judges for path in one.files],
-    uses_recipe=True,
     named_secrets=lambda config: [one.api_key_env for one in config.judges if one.base_url],
 )
 

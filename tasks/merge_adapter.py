@@ -20,7 +20,8 @@ from typing import BinaryIO, Literal
 from pydantic import Field
 
 from data_contracts.verdict import Check, check, failures
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import ChecksOnly, Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines import merge_checks, model_folder, weights_file
 from tasks.engines.model_folder import DTYPES
 from tasks.engines.prompt_digest import read_carried, write_carried
@@ -37,16 +38,16 @@ class MergeConfig(Settings):
     """Type of the written weights. bfloat16 cannot overflow; float16 keeps more digits but can (class 22)."""
     max_shard_bytes: int = Field(default=model_folder.MAX_SHARD_BYTES, ge=1 << 20)
     """Largest safetensors file, in bytes."""
-    max_logit_diff: float = Field(default=1e-4, gt=0)
+    max_logit_diff: ChecksOnly[float] = Field(default=1e-4, gt=0)
     """Largest |logit difference| between base+adapter and the merge, both in float32, before the cast."""
-    min_delta_cosine: float = Field(default=0.999, gt=0, le=1)
+    min_delta_cosine: ChecksOnly[float] = Field(default=0.999, gt=0, le=1)
     """Least cosine between the update that float32 merging makes and scale·B·A, per module."""
-    max_rounding_ratio: float = Field(default=4.0, gt=1)
+    max_rounding_ratio: ChecksOnly[float] = Field(default=4.0, gt=1)
     """After the cast, the largest logit difference may be this many times that of randomly rounded weights."""
-    max_base_change_loss_nats: float = Field(default=0.05, ge=0)
+    max_base_change_loss_nats: ChecksOnly[float] = Field(default=0.05, ge=0)
     """How much the held-out loss of a QLoRA adapter may rise when it leaves its 4-bit training base for the 16-bit one, in nats
     a token: 0.05 multiplies the perplexity by 1.05. Measured on nano: +0.0008 and -0.00003 (DECISIONS.md)."""
-    probe_rows: int = Field(default=16, ge=2)
+    probe_rows: ChecksOnly[int] = Field(default=16, ge=2)
     """Held-out chats on which logits are compared."""
 
 
@@ -109,7 +110,9 @@ STAGE = Stage(
     version=1,
     work=merge_adapter,
     verify=verify_merge,
-    stack=("torch", "transformers", "peft", "safetensors"),
+    checks_inputs=("rows",),
+    stack=("torch", "safetensors"),
+    checks_stack=("transformers", "peft"),
 )
 
 if __name__ == "__main__":

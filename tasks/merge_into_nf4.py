@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ArtifactError
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines import adapter_file, hf_engine, merge_checks, model_folder, qlora_bases, weights_file
 from tasks.engines.weights_file import PlannedTensor, TensorEntry
 

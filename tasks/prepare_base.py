@@ -20,7 +20,8 @@ from pydantic import Field, model_validator
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ArtifactError, ConfigError, TransientError, explain_os_error
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines import hf_engine, mxfp4, weights_file
 from tasks.recipes import load_recipe
 
@@ -200,10 +201,10 @@ STAGE = Stage(
     kind="base-model",
     version=1,
     work=prepare_base,
+    work_for=lambda config: _train_nano if config.source == "nano" else _download,
     verify=verify_base,
     stack=("torch", "transformers", "tokenizers", "huggingface_hub"),
-    contract=("prompt.md", "output.py"),
-    uses_recipe=True,
+    contract_for=lambda config: ("prompt.md", "output.py") if config.source == "nano" else (),
     secrets=HUB_SECRETS,
 )
 

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from pydantic import Field
 
+from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
 from tasks.core.artifact import hash_folder, sha256_file
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import GateError
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import ChecksOnly, Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines import chat, hf_engine
 from tasks.engines.json_lines import read_lines
 from tasks.engines.llama_engine import LlamaEngine
@@ -57,7 +59,7 @@ class PublishConfig(Settings):
     """Hub id of the base, for the card."""
     description: str = ""
     """One or two sentences for the card."""
-    golden_prompts: int = Field(default=8, ge=1)
+    golden_prompts: ChecksOnly[int] = Field(default=8, ge=1)
     """Held-out prompts that the published files must answer as they did in the evaluation."""
 
 
@@ -101,8 +103,10 @@ def _write_release(config: PublishConfig, job: Job, release: ReleaseData) -> Non
         )
     context_tokens = json.loads((merged / "config.json").read_text("utf-8"))["max_position_embeddings"]
     special = read_special_tokens(merged)
-    digest = contract_digest(job.prompt, merged)
-    modelfile = render_modelfile(serve, read_chat_template(merged), special, context_tokens, job.prompt, digest)
+    digest = contract_digest(load_prompt(job.recipe), merged)
+    modelfile = render_modelfile(
+        serve, read_chat_template(merged), special, context_tokens, load_prompt(job.recipe), digest
+    )
     _text(out / "Modelfile", modelfile)
     _text(out / "README.md", render_card(release))
     _text(out / "report.html", render_report(release))
@@ -185,7 +189,7 @@ def golden_checks(config: PublishConfig, job: Job, release: Path, where: str) ->
     """model/ and every GGUF of a release folder, loaded and asked again: the answers must be those of the evaluation."""
     golden = read_lines(job.inputs["evaluation"] / "answers.jsonl")[: config.golden_prompts]
     rows, checks = [line["row"] for line in golden], []
-    asked = json.loads(job.manifests["evaluation"].read_text("utf-8"))["key_parts"]["config"]
+    asked = json.loads(job.manifests["evaluation"].read_text("utf-8"))["config"]
     for model, texts in _answers_of(job, release, rows, asked).items():
         same = sum(text == line["answers"][model] for text, line in zip(texts, golden, strict=True))
         checks.append(
@@ -200,11 +204,11 @@ def _answers_of(job: Job, release: Path, rows: list[dict], asked: dict) -> dict[
         model = hf_engine.load_model(release / "model", asked["compute_dtype"])
     limit_tokens = asked["max_new_tokens"]
     stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-    prompts = [chat.text_ids(tokenizer, chat.prompt_text(tokenizer, job.prompt, row)) for row in rows]
+    prompts = [chat.text_ids(tokenizer, chat.prompt_text(tokenizer, load_prompt(job.recipe), row)) for row in rows]
     found = {"merged": [one.text for one in hf_engine.generate(model, tokenizer, prompts, limit_tokens, stops)]}
     for path in sorted((release / "gguf").glob("*.gguf")):
         with LlamaEngine(path) as engine:
-            chats = [engine.tokenize(engine.render_chat(job.prompt.messages(row))) for row in rows]
+            chats = [engine.tokenize(engine.render_chat(load_prompt(job.recipe).messages(row))) for row in rows]
             found[_quantization(path)] = [one.text for one in engine.generate(chats, limit_tokens)]
     return found
 
@@ -233,7 +237,6 @@ STAGE = Stage(
     stack=("torch", "transformers", "llama_cpp_python", "huggingface_hub"),
     contract=("prompt.md", "output.py"),
     texts=tuple(f"tasks/release/{name}" for name in ("report.html.j2", "report.css", "report.js", "card.md.j2")),
-    uses_recipe=True,
     secrets=HUB_SECRETS,
     tells_lineage=True,
 )

@@ -18,7 +18,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from data_contracts.verdict import Check
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import ChecksOnly, Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines import adapter_checks, lora_trainer, whole_weights
 from tasks.engines.forgetting import check_forgetting
 from tasks.engines.forgetting_checks import ForgettingConfig
@@ -68,13 +69,13 @@ class TrainConfig(Settings):
     """Forward passes of one optimizer step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
-    when_memory_is_short: Literal["refuse", "try"] = "refuse"
+    when_memory_is_short: ChecksOnly[Literal["refuse", "try"]] = "refuse"
     """refuse: do not start when the estimate exceeds the card's memory. try: say so, and start all the same."""
     checkpoint_every_steps: int = Field(default=50, ge=1)
     """A crash loses at most this many steps."""
     seed: int = Field(default=42, ge=0)
     """Order of rows and first values of the A factors."""
-    forgetting: ForgettingConfig = ForgettingConfig()
+    forgetting: ChecksOnly[ForgettingConfig] = ForgettingConfig()
     """How far the run may move the base away from what it could do."""
 
     @model_validator(mode="after")
@@ -166,8 +167,7 @@ STAGE = Stage(
     verify=verify_adapter,
     stack=("torch", "transformers", "trl", "peft", "accelerate"),
     optional_stack=_engine_stack,
-    texts=("tasks/engines/general_text.txt",),
-    uses_recipe=True,
+    checks_texts=("tasks/engines/general_text.txt",),
 )
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from data_contracts.gates import load_gates
 from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ContractError
-from tasks.core.stage import Job, Settings, Stage, child_main
+from tasks.core.settings import ChecksOnly, Settings
+from tasks.core.stage import Job, Stage, child_main
 from tasks.engines import chat, hf_engine
 from tasks.engines.gating import gates_that_can_tell
 from tasks.engines.plain_tokenizer import PlainTokenizer
@@ -36,7 +37,7 @@ class ValidateConfig(Settings):
 
     limits: str = "default"
     """Profile of data_contracts/<recipe>/limits.yaml."""
-    max_length_tokens: int = Field(default=2048, ge=16)
+    max_length_tokens: ChecksOnly[int] = Field(default=2048, ge=16)
     """Longest row, prompt and answer together; a longer one is refused, never cut: a cut row teaches not to stop."""
 
 
@@ -73,14 +74,19 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
     recipe = load_recipe(job.recipe)
     for split in SPLITS:
         frames[split].write_ndjson(job.out / f"{split}.jsonl")
-        rows = [chat.token_row(tokenizer, job.prompt, recipe, row) for row in frames[split].iter_rows(named=True)]
+        rows = [
+            chat.token_row(tokenizer, load_prompt(job.recipe), recipe, row)
+            for row in frames[split].iter_rows(named=True)
+        ]
         write_token_rows(job.out / f"{split}.parquet", rows)
-    parts = contract_parts(job.prompt, job.inputs["base"])
+    parts = contract_parts(load_prompt(job.recipe), job.inputs["base"])
     (job.out / CONTRACT_FILE).write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
     facts = {f"{split}_rows": frames[split].height for split in SPLITS}
     if corrections.detail:
         facts["corrections"] = corrections.detail
-    if job.prompt.context is not None:  # the card says which lines the model has read, and which it never has
+    if (
+        load_prompt(job.recipe).context is not None
+    ):  # the card says which lines the model has read, and which it never has
         train = frames["train"]
         facts["context_labels"] = count_labels(train["context"] if "context" in train.columns else [])
     return facts
@@ -106,7 +112,7 @@ def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:
             config, tokenizer, load_recipe(job.recipe), list(frame.iter_rows(named=True)), rows, split
         )
     carried = json.loads((job.out / CONTRACT_FILE).read_text("utf-8"))["digest"]
-    expected = contract_digest(job.prompt, job.inputs["base"])
+    expected = contract_digest(load_prompt(job.recipe), job.inputs["base"])
     checks.append(check("prompt contract that the rows carry", carried[:16], "==", expected[:16]))
     asked = list(heldout.iter_rows(named=True))
     checks.append(gates_that_can_tell(load_gates(job.recipe), load_recipe(job.recipe), asked))
@@ -183,8 +189,8 @@ STAGE = Stage(
     work=validate_dataset,
     verify=verify_rows,
     stack=("transformers", "tokenizers", "pandera", "polars"),
-    contract=("prompt.md", "output.py", "rows.py", "limits.yaml", "gates.yaml", "corrections.yaml"),
-    uses_recipe=True,
+    contract=("prompt.md", "output.py", "rows.py", "limits.yaml", "corrections.yaml"),
+    checks_contract=("gates.yaml",),
 )
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Layout of a store:
     objects/<kind>/<digest>/...                     the files; immutable
     objects/<kind>/<digest>/manifests/<key>.json    how each key that led to this content was built, verified and paid for
     results/                                        Prefect's cache records
-    work/<stage>/<key>/                             what survives a crash: checkpoints, child logs
+    work/<stage>/<work key>/                        what survives a crash: checkpoints, child logs, finished work
     building/                                       half-made things; never read by anyone else
 """
 
@@ -48,13 +48,13 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-_hash_memo: dict[tuple[str, int, int, int], str] = {}
+_hash_memo: dict[tuple[int, int, int, int], str] = {}
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file, read in chunks; memoised in this process by (path, size, mtime, inode)."""
+    """sha256 of a file, read in chunks; memoised in this process by (device, inode, size, mtime): a rename costs nothing."""
     stat = path.stat()
-    memo_key = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    memo_key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     if memo_key not in _hash_memo:
         digest = hashlib.sha256()
         with path.open("rb") as file:
@@ -90,14 +90,18 @@ class Store:
 
     def folder(self, artifact: Artifact) -> Path:
         """Where the artifact's files lie."""
-        return self.root / "objects" / artifact.kind / artifact.digest[:32]
+        return self.content(artifact.kind, artifact.digest)
+
+    def content(self, kind: str, digest: str) -> Path:
+        """Where files of this content lie once they are published."""
+        return self.root / "objects" / kind / digest[:32]
 
     def manifest(self, artifact: Artifact) -> dict:
         """The manifest written when this key was built."""
         return json.loads(self.manifest_path(artifact).read_text("utf-8"))
 
     def work(self, stage: str, key: str) -> Path:
-        """A folder that outlives a crash and belongs to one stage and key."""
+        """A folder that outlives a crash and belongs to one stage and work key."""
         path = self.root / "work" / stage / key[:32]
         path.mkdir(parents=True, exist_ok=True)
         return path

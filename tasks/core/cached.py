@@ -19,7 +19,6 @@ from prefect.serializers import Serializer
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
-from tasks.core import keys
 from tasks.core.artifact import Artifact, Store
 from tasks.core.child import Beat, silent
 from tasks.core.errors import TransientError
@@ -139,7 +138,7 @@ def run_stage(
     """The stage's artifact, reused when its key is known and its files are sound, else built, as one Prefect task run."""
     store = Store(run.store)
     parts = stage.key_parts(run, config, inputs)
-    key = f"{stage.name}-{keys.digest_of(parts)}"
+    key = f"{stage.name}-{parts.key}"
     built: list[bool] = []
 
     def work() -> Artifact:
@@ -167,5 +166,8 @@ def run_stage(
     seconds = time.monotonic() - started
     if not built:
         remember(stage, run, store, parts, artifact)
-    because = store.manifest(artifact)["rebuilt_because"] if built else []
-    return Outcome(stage.name, artifact, not built, seconds, because, run.part)
+    if not built:
+        return Outcome(stage.name, artifact, "reused", seconds, [], run.part)
+    manifest = store.manifest(artifact)
+    how = "verified" if manifest["work_reused"] else "built"
+    return Outcome(stage.name, artifact, how, seconds, manifest["rebuilt_because"], run.part)

@@ -1,81 +1,62 @@
-"""Cache keys: what a stage's result depends on, kept in parts so that a miss can say which part changed."""
+"""Cache keys: what a stage's result depends on, kept in parts so that a miss can say which part changed.
+
+Two keys (DESIGN.md, anatomy of a stage): the *work key* names what shapes the files, the *checks digest* what measures them. Same
+work under other checks is loaded and measured again, never made again.
+"""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.metadata
-import importlib.util
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tasks.core.artifact import canonical_json, sha256_file
+from tasks.core.code import PROJECT_ROOT
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("tasks", "data_contracts")
-_NOT_CONTENT = ("tasks.core", "data_contracts.errors", "data_contracts.verdict")
-"""Machinery that moves artifacts but does not shape them: a change here rebuilds nothing."""
+__all__ = ["PROJECT_ROOT", "KeyParts", "data_digests", "differences", "digest_of", "text_digests", "versions"]
 
 
-def digest_of(parts: dict) -> str:
+def digest_of(parts: Mapping) -> str:
     """The cache key: sha256 of the canonical JSON of its parts."""
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-@lru_cache(maxsize=256)
-def _ast_digest(path: Path, _mtime_ns: int) -> str:
-    """Digest of a file's meaning: comments, layout and docstrings do not count."""
-    tree = ast.parse(path.read_text("utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [
-                s for s in body if not (isinstance(s, ast.Expr) and isinstance(getattr(s, "value", None), ast.Constant))
-            ]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class KeyParts:
+    """Everything that a stage's artifact depends on, by name."""
 
+    work: dict
+    """What shapes the files: code, settings, inputs, stack. Checkpoints and finished work carry its digest."""
+    checks: dict
+    """What measures them."""
 
-def module_path(name: str) -> Path | None:
-    """The file of a project module; None for other modules."""
-    if name.split(".")[0] not in _PACKAGES:
-        return None
-    base = PROJECT_ROOT / Path(*name.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
+    @property
+    def work_key(self) -> str:
+        """Names finished work and checkpoints."""
+        return digest_of(self.work)
 
+    @property
+    def checks_digest(self) -> str:
+        """Names a way to measure."""
+        return digest_of(self.checks)
 
-def _imports(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name for name in names if module_path(name)}
+    @property
+    def key(self) -> str:
+        """Names a manifest: this work, measured this way."""
+        return digest_of(asdict(self))
 
-
-def code_digests(*modules: str) -> dict[str, str]:
-    """Module -> digest, for the given modules and every project module they import, directly or not.
-
-    A stage declares its helpers by importing them: one that is forgotten in a list cannot give a stale hit.
-    """
-    found: dict[str, str] = {}
-    todo = list(modules)
-    while todo:
-        name = todo.pop()
-        path = module_path(name)
-        if name in found or path is None or name.startswith(_NOT_CONTENT):
-            continue
-        found[name] = _ast_digest(path, path.stat().st_mtime_ns)
-        todo.extend(_imports(path))
-    return dict(sorted(found.items()))
+    def changes_since(self, before: Mapping) -> list[str]:
+        """What differs from the parts of an earlier key: `config.rank: 8 -> 16`; of the checks `checks.config...`."""
+        return [
+            *differences(before["work"], self.work),
+            *differences(before["checks"], self.checks, "checks"),
+        ]
 
 
 def data_digests(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """File -> sha256 for the non-code files that a stage reads (limits, prompts, gates); a missing one counts as absent.
+    """File -> sha256 for the files of a recipe's contract that a stage reads; "absent" for one that this recipe does not have.
 
     A name with a star stands for every file that it matches: one added or removed changes the key too.
     """
@@ -83,6 +64,15 @@ def data_digests(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     starred = [path for name in names if "*" in name for path in folder.glob(name) if path.is_file()]
     files |= {path.relative_to(folder).as_posix(): path for path in sorted(starred)}
     return {name: sha256_file(path)[:16] if path.is_file() else "absent" for name, path in files.items()}
+
+
+def text_digests(names: tuple[str, ...]) -> dict[str, str]:
+    """File -> sha256 for files of the project that a stage reads, relative to the root.
+
+    Raises:
+        FileNotFoundError: one is not there: a renamed file must not leave the key in silence.
+    """
+    return {name: sha256_file(PROJECT_ROOT / name)[:16] for name in names}
 
 
 def versions(distributions: tuple[str, ...]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Stages: one shape for every box of the pipeline: key, build in a child process, verify what was loaded, publish."""
+"""Stages: one shape for every box of the pipeline: key, work in a child process, verify what was loaded, publish."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
 from data_contracts.verdict import Check, failures
-from tasks.core import child, errors, keys
+from tasks.core import child, errors, finished, keys
 from tasks.core.artifact import Artifact, Store, canonical_json, sha256_file, write_whole
+from tasks.core.code import Symbol, code_digests
 from tasks.core.math_kernels import settle_math_kernels
+from tasks.core.settings import for_work, split_settings
 
 _ROOM_TO_REPORT_BYTES = 16 << 10
 """With less on the disk a child cannot even say that it is full."""
-
-
-class Settings(BaseModel):
-    """Base of every stage's config: frozen, no unknown keys, field docstrings become help texts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Run(BaseModel):
@@ -64,13 +62,8 @@ class Job:
     work: Path = Path()
     """Folder of this stage and key that outlives a crash: checkpoints."""
     key: str = ""
-    """Fingerprint of data, config, base and code."""
+    """The work key: fingerprint of inputs, code, and the settings that shape the files."""
     beat: child.Beat = child.silent
-
-    @property
-    def prompt(self):
-        """The recipe's prompt contract."""
-        return load_prompt(self.recipe)
 
 
 @dataclass(frozen=True)
@@ -84,22 +77,35 @@ class Stage:
     verify: Callable[..., list[Check]]
     other_kind: Callable[[BaseModel], str | None] | None = None
     """What it makes for some configs, where that is another thing than `kind`."""
+    work_for: Callable[[BaseModel], Callable] | None = None
+    """Which function does the work of a config, where `work` only chooses one: the code of the others is not in its key."""
+    checks_inputs: tuple[str, ...] = ()
+    """Inputs that only verification reads; the work is not given them."""
     stack: tuple[str, ...] = ()
     """Distributions whose version shapes the result."""
+    checks_stack: tuple[str, ...] = ()
+    """Further distributions that only measure it."""
     optional_stack: Callable[[BaseModel], tuple[str, ...]] | None = None
     """Further distributions, which only some configs use: installing one must not rebuild what never saw it."""
     contract: tuple[str, ...] = ()
     """Files of the recipe's contract folder that the result depends on; .py counts by its meaning."""
+    contract_for: Callable[[BaseModel], tuple[str, ...]] | None = None
+    """The same where a config decides."""
+    checks_contract: tuple[str, ...] = ()
+    """Further ones that only verification reads."""
     texts: tuple[str, ...] = ()
-    """Other files of the project that its checks read, relative to the root."""
+    """Other files of the project that shape the result, relative to the root."""
+    checks_texts: tuple[str, ...] = ()
+    """Further ones that only verification reads."""
     outside: Callable[[BaseModel], list[str]] | None = None
     """Files of the user's that the config names: their content counts, not their path."""
-    uses_recipe: bool = False
-    """The recipe's code shapes the result."""
     secrets: tuple[str, ...] = ()
     """Environment variables that its child process may see although they are secrets; it sees no other."""
     named_secrets: Callable[[BaseModel], list[str]] | None = None
     """The same where a config names them."""
+    redo_failed: bool = False
+    """It asks servers and logs every answer: after a failed check the work runs again, asking only what is missing. Elsewhere
+    work that failed a check is kept as it is, and only verified again."""
     tells_lineage: bool = False
     """What it makes quotes the manifests of its inputs, so that the keys of the inputs count, not only their content."""
 
@@ -111,24 +117,46 @@ class Stage:
         """The kind of artifact that it makes for a config."""
         return (self.other_kind(config) if self.other_kind else None) or self.kind
 
-    def key_parts(self, run: Run, config: BaseModel, inputs: Mapping[str, Artifact]) -> dict:
-        """Everything the result depends on, by name."""
-        modules = [self.module, *([f"tasks.recipes.{run.recipe}"] if self.uses_recipe else [])]
-        modules += [f"data_contracts.{run.recipe}.{name[:-3]}" for name in self.contract if name.endswith(".py")]
-        data = tuple(name for name in self.contract if not name.endswith(".py"))
-        return {
+    def key_parts(self, run: Run, config: BaseModel, inputs: Mapping[str, Artifact]) -> keys.KeyParts:
+        """Everything the result depends on, by name: what shapes the files, and what measures them."""
+        work_settings, checks_settings = split_settings(config)
+        named = {name: f"{artifact.kind}:{artifact.digest}" for name, artifact in inputs.items()}
+        worker = self.work_for(config) if self.work_for else self.work
+        contract = self.contract_for(config) if self.contract_for else self.contract
+        work = {
             "stage": self.name,
             "version": self.version,
-            "recipe": run.recipe,
-            "config": config.model_dump(mode="json"),
-            "inputs": {name: f"{one.kind}:{one.digest}" for name, one in inputs.items()},
-            "lineage": {name: one.key for name, one in inputs.items()} if self.tells_lineage else {},
-            "code": keys.code_digests(*modules),
-            "contract": keys.data_digests(CONTRACTS_FOLDER / run.recipe, data),
-            "texts": keys.data_digests(keys.PROJECT_ROOT, self.texts),
+            "config": work_settings,
+            "inputs": {name: digest for name, digest in named.items() if name not in self.checks_inputs},
+            "lineage": {name: artifact.key for name, artifact in inputs.items()} if self.tells_lineage else {},
             "outside": [sha256_file(Path(path)) for path in self.outside(config)] if self.outside else [],
             "stack": keys.versions(self.stack + (self.optional_stack(config) if self.optional_stack else ())),
+            **_files_and_code(worker, run.recipe, contract, self.texts),
         }
+        checks = {
+            "config": checks_settings,
+            "inputs": {name: digest for name, digest in named.items() if name in self.checks_inputs},
+            "stack": keys.versions(self.checks_stack),
+            **_files_and_code(self.verify, run.recipe, (*contract, *self.checks_contract), self.checks_texts),
+        }
+        return keys.KeyParts(work, checks)
+
+
+def _files_and_code(function: Callable, recipe: str, contract: tuple[str, ...], texts: tuple[str, ...]) -> dict:
+    """Digests of the code that a function reaches, and of the files that stand beside it."""
+    modules = tuple(f"data_contracts.{recipe}.{name[:-3]}" for name in contract if name.endswith(".py"))
+    roots = [Symbol(function.__module__, function.__name__), *map(Symbol, modules)]
+    data = tuple(name for name in contract if not name.endswith(".py"))
+    code = code_digests(roots, recipe, documented=modules)
+    of_recipe = contract or any(
+        name.startswith((f"tasks.recipes.{recipe}", f"data_contracts.{recipe}")) for name in code
+    )
+    return {
+        "recipe": recipe if of_recipe else "any",
+        "code": code,
+        "contract": keys.data_digests(CONTRACTS_FOLDER / recipe, data),
+        "texts": keys.text_digests(texts),
+    }
 
 
 @dataclass
@@ -137,66 +165,88 @@ class Outcome:
 
     stage: str
     artifact: Artifact
-    reused: bool
+    how: Literal["reused", "verified", "built"]
+    """reused: nothing ran. verified: the work was done before, only the checks ran. built: work and checks ran."""
     seconds: float
     because: list[str]
     part: str = ""
     """As `Run.part`."""
 
+    @property
+    def reused(self) -> bool:
+        """Nothing was made and nothing measured, but for the digests."""
+        return self.how == "reused"
+
 
 def build(
     stage: Stage, run: Run, config: BaseModel, inputs: Mapping[str, Artifact], on_beat: child.Beat = child.silent
-):
-    """Build, verify and publish one stage's artifact, whatever is cached.
+) -> Artifact:
+    """Make, verify and publish one stage's artifact, whatever is cached; work that was finished before is only verified.
 
     Raises:
         ArtifactError, ContractError, GateError: the work or a check failed.
         ChildError: the child process died or hung.
     """
     store = Store(run.store)
+    parts = stage.key_parts(run, config, inputs)
     try:
-        return _build(stage, run, config, inputs, on_beat, store)
+        work = store.work(stage.name, parts.work_key)
+        with FileLock(work.with_suffix(".lock")):  # the same work under two sets of checks is done once
+            artifact = _build(stage, run, config, inputs, on_beat, store, parts, work)
     except OSError as error:
         if explained := errors.explain_os_error(stage.name, error):
             raise explained from error
         raise
+    remember(stage, run, store, parts, artifact)
+    return artifact
 
 
-def _build(stage, run, config, inputs, on_beat, store: Store) -> Artifact:
-    parts = stage.key_parts(run, config, inputs)
-    key, kind = keys.digest_of(parts), stage.kind_for(config)
-    because = why(stage, run, store, parts)
-    started = time.monotonic()
-    work = store.work(stage.name, key)
+def _build(stage, run, config, inputs, on_beat, store: Store, parts: keys.KeyParts, work: Path) -> Artifact:
+    kind, because, started = stage.kind_for(config), why(stage, run, store, parts), time.monotonic()
+    before = finished.find(store, work)
     with store.building(kind) as folder:
-        spec = {
-            "config": config.model_dump(mode="json"),
-            "job": {
-                "recipe": run.recipe,
-                "out": str(folder),
-                "inputs": {name: str(store.folder(one)) for name, one in inputs.items()},
-                "digests": {name: one.digest for name, one in inputs.items()},
-                "manifests": {name: str(store.manifest_path(one)) for name, one in inputs.items()},
-                "work": str(work),
-                "key": key,
-            },
+        job = {
+            "recipe": run.recipe,
+            "out": str(folder),
+            "inputs": {name: str(store.folder(artifact)) for name, artifact in inputs.items()},
+            "digests": {name: artifact.digest for name, artifact in inputs.items()},
+            "manifests": {name: str(store.manifest_path(artifact)) for name, artifact in inputs.items()},
+            "work": str(work),
+            "key": parts.work_key,
         }
+        spec = {"config": config.model_dump(mode="json"), "job": job, "kind": kind, "is_made": before is not None}
         outcome = run_in_child(stage, spec, work, run, on_beat, secrets_of(stage, config))
         manifest = {
             "stage": stage.name,
             "run": run.name,
             "part": run.part,
-            "key": key,
-            "key_parts": parts,
+            "key": parts.key,
+            "work_key": parts.work_key,
+            "checks_digest": parts.checks_digest,
+            "key_parts": asdict(parts),
+            "config": spec["config"],
+            "work_reused": before is not None,
             "rebuilt_because": because,
-            "inputs": {name: one.model_dump(exclude={"files"}) for name, one in inputs.items()},
+            "inputs": {name: artifact.model_dump(exclude={"files"}) for name, artifact in inputs.items()},
             "prompt_contract": load_prompt(run.recipe).digest,
             "verified": outcome["checks"],
             "facts": outcome["facts"],
             "cost": {**outcome["cost"], "seconds": round(time.monotonic() - started, 3)},
         }
-        artifact = store.publish(kind, key, folder, manifest)
-    remember(stage, run, store, parts, artifact)
+        artifact = store.publish(kind, parts.key, work / finished.FOLDER, manifest)
+        shutil.rmtree(work / finished.FOLDER, ignore_errors=True)
+    return _as_made(stage, artifact, work)
+
+
+def _as_made(stage: Stage, artifact: Artifact, work: Path) -> Artifact:
+    """Refuse content that is not what the work recorded: something wrote into it while it was verified."""
+    record = finished.read(work)
+    if record is None or record.files != artifact.files:
+        raise errors.ArtifactError(
+            f"{stage.name}: the files changed while they were verified. Expected the digest of the finished work, "
+            f"{record and record.digest[:12]}, found {artifact.digest[:12]}. Run again; if it repeats, report a defect: "
+            "a check writes where it reads."
+        )
     return artifact
 
 
@@ -226,13 +276,13 @@ def run_in_child(
     return json.loads(result.read_text("utf-8"))
 
 
-def why(stage: Stage, run: Run, store: Store, parts: dict) -> list[str]:
+def why(stage: Stage, run: Run, store: Store, parts: keys.KeyParts) -> list[str]:
     """Why this stage is built: which part of its key changed since this run's name last had it, or what is broken."""
     last = recall(stage, run, store)
     if last is None:
         return ["first build"]
-    key_parts, artifact = last
-    return keys.differences(key_parts, parts) or store.problems(artifact) or ["no cache record for this key"]
+    before, artifact = last
+    return parts.changes_since(before) or store.problems(artifact) or ["no cache record for this key"]
 
 
 def recall(stage: Stage, run: Run, store: Store) -> tuple[dict, Artifact] | None:
@@ -241,12 +291,14 @@ def recall(stage: Stage, run: Run, store: Store) -> tuple[dict, Artifact] | None
     if not path.is_file():
         return None
     last = json.loads(path.read_text("utf-8"))
+    if "work" not in last["key_parts"]:  # written before keys told work from checks
+        return None
     return last["key_parts"], Artifact(**last["artifact"])
 
 
-def remember(stage: Stage, run: Run, store: Store, parts: dict, artifact: Artifact) -> None:
+def remember(stage: Stage, run: Run, store: Store, parts: keys.KeyParts, artifact: Artifact) -> None:
     """Note the parts of the key that this run's name used last, for `why`."""
-    write_whole(_memory(stage, run, store), json.dumps({"key_parts": parts, "artifact": artifact.model_dump()}))
+    write_whole(_memory(stage, run, store), json.dumps({"key_parts": asdict(parts), "artifact": artifact.model_dump()}))
 
 
 def _memory(stage: Stage, run: Run, store: Store) -> Path:
@@ -259,24 +311,43 @@ def execute(stage: Stage, config: BaseModel, job: Job) -> dict:
     Raises:
         ArtifactError: naming every check that failed or could not tell.
     """
+    facts, cost = make(stage, config, job)
+    return {"facts": facts, **measure(stage, config, job, cost)}
+
+
+def make(stage: Stage, config: BaseModel, job: Job) -> tuple[dict, dict]:
+    """Do the work; returns its facts and its cost. It sees neither the settings nor the inputs that only measure."""
     started = time.monotonic()
     if "torch" in stage.stack:
         settle_math_kernels()
-    facts = stage.work(config, job) or {}
-    worked = time.monotonic()
+    shown = {name: path for name, path in job.inputs.items() if name not in stage.checks_inputs}
+    facts = stage.work(for_work(config), replace(job, inputs=shown)) or {}
+    canonical_json(facts)  # a number that JSON cannot hold is a bug here, not in the reader of the manifest
+    cost = {"work_seconds": round(time.monotonic() - started, 3), "peak_memory_bytes": child.peak_memory_bytes()}
+    return facts, cost
+
+
+def measure(stage: Stage, config: BaseModel, job: Job, cost: dict) -> dict:
+    """Verify what lies in `job.out`; returns the checks, and the cost of the work with that of the verification.
+
+    Raises:
+        ArtifactError: naming every check that failed or could not tell.
+    """
+    started = time.monotonic()
+    if "torch" in stage.stack:
+        settle_math_kernels()
     checks = stage.verify(config, job)
     if bad := failures(checks):
-        sentences = "\n".join(f"  - {one.sentence()}" for one in bad)
+        sentences = "\n".join(f"  - {check.sentence()}" for check in bad)
         raise errors.ArtifactError(f"{stage.name}: {len(bad)} of {len(checks)} checks did not pass.\n{sentences}")
     if not checks:
         raise errors.ArtifactError(f"{stage.name}: nothing was verified. A stage without a check proves nothing.")
     cost = {
-        "work_seconds": round(worked - started, 3),
-        "verify_seconds": round(time.monotonic() - worked, 3),
-        "peak_memory_bytes": child.peak_memory_bytes(),
+        **cost,
+        "verify_seconds": round(time.monotonic() - started, 3),
+        "peak_memory_bytes": max(cost.get("peak_memory_bytes", 0), child.peak_memory_bytes()),
     }
-    canonical_json(facts)  # a number that JSON cannot hold is a bug here, not in the reader of the manifest
-    return {"checks": [one.model_dump(mode="json") for one in checks], "facts": facts, "cost": cost}
+    return {"checks": [check.model_dump(mode="json") for check in checks], "cost": cost}
 
 
 def child_main(stage: Stage, config_type: type[BaseModel]) -> int:
@@ -297,19 +368,43 @@ def child_main(stage: Stage, config_type: type[BaseModel]) -> int:
     )
     result = spec_path.with_name("result.json")
     try:
-        outcome = execute(stage, config_type.model_validate(spec["config"]), job)
+        outcome = _make_once(stage, config_type.model_validate(spec["config"]), job, spec)
     except errors.PlumblineError as error:
-        write_whole(result, json.dumps({"error": {"type": type(error).__name__, "message": errors.redact(str(error))}}))
+        _write_error(result, error)
         return 1
     except Exception as error:
-        explained = errors.explain_os_error(stage.name, error)
-        if explained:
+        if explained := errors.explain_os_error(stage.name, error):
             shutil.rmtree(job.out, ignore_errors=True)  # makes room for the sentence that says the disk is full
-            text = json.dumps({"error": {"type": type(explained).__name__, "message": errors.redact(str(explained))}})
             with contextlib.suppress(OSError):
-                write_whole(result, text)
+                _write_error(result, explained)
         with contextlib.suppress(OSError):
             print(errors.redact(traceback.format_exc()), flush=True)
         return 1
     write_whole(result, json.dumps(outcome))
     return 0
+
+
+def _make_once(stage: Stage, config: BaseModel, job: Job, spec: dict) -> dict:
+    """The work, unless it was finished before, then its verification, where a kill or a failed check leaves the work whole."""
+    if not spec["is_made"]:
+        facts, cost = make(stage, config, job)
+        finished.keep(job.out, job.work, spec["kind"], facts, cost)
+    record = finished.read(job.work)
+    if record is None:
+        raise errors.ArtifactError(f"{stage.name}: {job.work} holds no record of finished work. Run again.")
+    made = job.work / finished.FOLDER
+    try:
+        measured = measure(stage, config, replace(job, out=made), record.cost)
+    except errors.ArtifactError as error:
+        if stage.redo_failed:
+            finished.forget(job.work)
+            raise
+        raise type(error)(
+            f"{error}\nWhat was made is kept: the next start verifies it again and makes nothing anew. "
+            f"To make it anew, delete {made}"
+        ) from None
+    return {"facts": record.facts, **measured}
+
+
+def _write_error(result: Path, error: errors.PlumblineError) -> None:
+    write_whole(result, json.dumps({"error": {"type": type(error).__name__, "message": errors.redact(str(error))}}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
 from tasks.core.errors import ConfigError
 from tasks.core.stage import Job
@@ -33,7 +34,7 @@ def check_run(outcome: dict, lineage: dict, job: Job, completion_only: bool = Tr
             "prompt contract that the adapter names",
             lineage["prompt_contract"][:16],
             "==",
-            contract_digest(job.prompt, job.inputs["base"])[:16],
+            contract_digest(load_prompt(job.recipe), job.inputs["base"])[:16],
             fix="The rows were made with other words or another tokenizer; run validate_dataset again",
         ),
         report(

@@ -139,7 +139,7 @@ def _read(name: str, folder: Path, manifest: Mapping, contract: PromptContract) 
 
 def _endpoints(manifest: Mapping) -> dict[str, Identity]:
     """What the settings of a comparison say about models behind endpoints."""
-    entries = manifest.get("key_parts", {}).get("config", {}).get("models", [])
+    entries = manifest.get("config", {}).get("models", [])
     given = {one["name"]: one["endpoint"] for one in entries if isinstance(one, dict) and one.get("endpoint")}
     return {name: Identity(normal_url(one["base_url"]), one["model"]) for name, one in given.items()}
 

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.core.artifact import canonical_json
 from tasks.core.errors import ConfigError
-from tasks.core.stage import Settings
+from tasks.core.settings import Settings
 from tasks.engines.asks import Source
 from tasks.engines.chat_endpoint import ChatEndpoint, url_problem
 from tasks.engines.harmony import ChannelReader

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from data_contracts.prompt import PromptContract
 from tasks.core.child import Beat, silent
-from tasks.core.stage import Settings
+from tasks.core.settings import Settings
 from tasks.engines import chat, hf_engine
 from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
 from tasks.engines.llama_engine import Generation, LlamaEngine, is_small

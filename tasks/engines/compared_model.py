@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from data_contracts.prompt import PromptSet
 from tasks.core.errors import ConfigError
-from tasks.core.stage import Settings
+from tasks.core.settings import Settings
 from tasks.engines.chat_endpoint import url_problem
 
 API_KEY = "PLUMBLINE_ENDPOINT_API_KEY"

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from data_contracts.verdict import Check, check, report
-from tasks.core.stage import Settings
+from tasks.core.settings import Settings
 from tasks.engines.scoring import difference_interval
 from tasks.recipes import Trace
 

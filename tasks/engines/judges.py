@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 from tasks.core.artifact import hash_folder
 from tasks.core.child import Beat, silent
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
-from tasks.core.stage import Settings
+from tasks.core.settings import Settings
 from tasks.engines.answer_log import AnswerLog, answer_all
 from tasks.engines.asks import Answer, Ask, Source
 from tasks.engines.chat_endpoint import ChatEndpoint, ServerError, url_problem

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.core.errors import ConfigError
-from tasks.core.stage import Settings
+from tasks.core.settings import Settings
 from tasks.engines.chat_endpoint import ChatEndpoint, url_problem
 from tasks.engines.local_chat import LocalChat
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from data_contracts.limits import Limits, load_limits
+from data_contracts.prompt import load_prompt
 from data_contracts.verdict import Check, check
 from tasks.core.artifact import write_whole
 from tasks.core.errors import ConfigError, ContractError
@@ -267,4 +268,4 @@ def teacher_checks(teacher: TeacherSettings, job: Job, taught: list[dict]) -> It
 
 def asked_of(job: Job, row: dict) -> str:
     """The whole rendered prompt, case and spaces folded: rendering it also proves that the row can be rendered."""
-    return " ".join(job.prompt.messages(row)[-1]["content"].lower().split())
+    return " ".join(load_prompt(job.recipe).messages(row)[-1]["content"].lower().split())

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tasks.core.errors import ConfigError
 from tasks.core.keys import PROJECT_ROOT
-from tasks.core.stage import Settings
+from tasks.core.settings import Settings
 
 DEFAULT_PYTHON = ".venv-vllm/bin/python"
 

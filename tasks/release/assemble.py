@@ -60,7 +60,7 @@ def assemble(
         samples=_samples(recipe, inputs["evaluation"]),
         not_proven=list(_NOT_PROVEN),
         prompt=load_prompt(recipe),
-        config={**{stage: m["key_parts"]["config"] for stage, m in named.items()}, "card": card},
+        config={**{stage: m["config"] for stage, m in named.items()}, "card": card},
         costs=_costs(named.values(), read["adapter"]["facts"].get("train_tokens")),
     )
 

@@ -10,7 +10,8 @@ import pytest
 
 from data_contracts.verdict import report
 from tasks.core import stage as stages
-from tasks.core.stage import Job, Settings, Stage, execute
+from tasks.core.settings import Settings
+from tasks.core.stage import Job, Stage, execute
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT_CALLS = """

@@ -114,7 +114,7 @@ def test_own_rows_in_a_file_count_by_content_not_by_path(tmp_path):
     before = STAGE.key_parts(run, config, {})
     assert before == STAGE.key_parts(run, config, {})
     file.write_text('{"a": 1}\n')
-    assert STAGE.key_parts(run, config, {})["outside"] != before["outside"]
+    assert STAGE.key_parts(run, config, {}).work["outside"] != before.work["outside"]
 
 
 def test_the_qwen_profiles_are_the_storys_run():

@@ -272,7 +272,7 @@ def test_a_release_reaches_the_hub_and_is_asked_again_from_there(demo):
         found = [
             json.loads(p.read_text()) for p in (demo.folder / "store" / "objects" / "release").rglob("manifests/*.json")
         ]
-        (published,) = [one for one in found if one["key_parts"]["config"]["hub_repo"] == REPO]
+        (published,) = [one for one in found if one["config"]["hub_repo"] == REPO]
         again = [one for one in published["verified"] if "from the Hub" in one["name"]]
         assert len(again) == 4, "merged and three GGUF files, loaded from the commit and asked again"
         assert TOKEN not in printed

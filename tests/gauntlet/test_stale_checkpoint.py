@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core import keys
 from tasks.core.stage import build
 from tasks.engines import checkpoints
 from tasks.train_lora import STAGE, train_lora, verify_adapter
@@ -40,7 +39,7 @@ def clean(tmp_path_factory, tiny_base, tiny_rows) -> tuple[str, str]:
 
 
 def checkpoint_folder(shop: Shop) -> Path:
-    key = keys.digest_of(STAGE.key_parts(shop.run, TRAIN_CONFIG, shop.inputs))
+    key = STAGE.key_parts(shop.run, TRAIN_CONFIG, shop.inputs).work_key
     return shop.store.work(STAGE.name, key) / "checkpoints"
 
 

@@ -13,6 +13,7 @@ from prefect import flow
 
 from tasks.core.artifact import Artifact, Store
 from tasks.core.cached import run_stage
+from tasks.core.keys import KeyParts
 from tasks.core.stage import Outcome, Run, Stage
 from tasks.train_lora import STAGE
 from tests.fixtures.tiny_chain import RECIPE, TRAIN_CONFIG, make_rows, publish_folder
@@ -67,9 +68,12 @@ def test_a_key_of_names_alone_would_hand_out_last_months_model(
 ):
     """The guard is taken away: the key knows what its inputs are called, and not what they hold."""
     real = Stage.key_parts
-    monkeypatch.setattr(
-        Stage, "key_parts", lambda self, run, config, inputs: {**real(self, run, config, inputs), "inputs": [*inputs]}
-    )
+
+    def names_alone(stage, run, config, inputs) -> KeyParts:
+        parts = real(stage, run, config, inputs)
+        return KeyParts({**parts.work, "inputs": [*inputs]}, parts.checks)
+
+    monkeypatch.setattr(Stage, "key_parts", names_alone)
     old = run_on(tmp_path, tiny_base, months["old"])
     new = run_on(tmp_path, tiny_base, months["new"])
     assert new.reused and new.artifact == old.artifact

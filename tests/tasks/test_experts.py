@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_contracts.prompt import load_prompt
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.engines import adapter_file, chat, hf_engine, merge_checks
 from tasks.engines.adapter_file import EXPERTS_OUT_IN, LoraModule
@@ -211,7 +212,7 @@ def test_its_gguf_computes_it_and_renders_as_it_does(merged, base, rows, tmp_pat
     config = ExportConfig(quantizations=["f16"], max_mean_kl_f16=1e-3, parity_context_tokens=[256])
     tokenizer = hf_engine.load_tokenizer(merged.out)
     texts = [tokenizer.decode(ids) for ids, _ in read_token_rows(rows / "heldout.parquet")]
-    digest = contract_digest(merged.job.prompt, base)
+    digest = contract_digest(load_prompt(merged.job.recipe), base)
     export_gguf(config, merged.out, tmp_path, prompt_digest=digest)
     checks = verify_export(config, merged.out, tmp_path, texts=texts, prompt_digest=digest)
     assert not failed(checks)

@@ -199,10 +199,10 @@ def test_the_engines_of_this_machine_give_the_same_answers(tmp_path, model):
 def test_a_model_of_the_user_s_counts_by_its_content(tmp_path, model):
     run = Run(name="t", recipe="signals", store=str(tmp_path))
     config = settings(engine="transformers", model=str(model))
-    before = STAGE.key_parts(run, config, {})
+    before = STAGE.key_parts(run, config, {}).work
     (model / "note.txt").write_text("new")
     try:
-        assert STAGE.key_parts(run, config, {})["outside"] != before["outside"]
+        assert STAGE.key_parts(run, config, {}).work["outside"] != before["outside"]
     finally:
         (model / "note.txt").unlink()
     assert "transformers" in before["stack"] and "tasks.engines.answer_log" in before["code"]

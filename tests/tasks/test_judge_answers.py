@@ -183,7 +183,7 @@ def test_a_judge_under_test_is_refused_before_anything_is_asked(tmp_path, two):
     def asked_at(model: str) -> None:
         endpoint = {"base_url": two[1].url.replace("127.0.0.1", "localhost") + "/", "model": model}
         entries = [{"name": "student", "endpoint": endpoint}, {"name": "direct", "endpoint": None}]
-        job.manifests["compared"].write_text(json.dumps({"key_parts": {"config": {"models": entries}}}))
+        job.manifests["compared"].write_text(json.dumps({"config": {"models": entries}}))
 
     asked_at("qwen-1")
     with pytest.raises(ConfigError, match="judge qwen is student, a model under test") as caught:
@@ -203,7 +203,7 @@ def test_two_endpoints_that_answer_alike_are_two_models_to_a_judge(tmp_path, two
     for name, model in (("a", "other"), ("b", "qwen-1")):
         entry = {"name": "student", "endpoint": {"base_url": two[1].url, "model": model}}
         job.manifests[name] = tmp_path / f"{name}.json"
-        job.manifests[name].write_text(json.dumps({"key_parts": {"config": {"models": [entry]}}}))
+        job.manifests[name].write_text(json.dumps({"config": {"models": [entry]}}))
     with pytest.raises(ConfigError, match="judge qwen is b/student, a model under test"):
         execute(STAGE, config(two), job)
 

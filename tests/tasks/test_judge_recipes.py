@@ -72,7 +72,7 @@ def test_a_panel_of_signals_in_a_child_process(run, monkeypatch):
     manifest = store.manifest(made)
     assert (
         manifest["facts"]["tokens"]["gpt"]["prompt_tokens"] > 1000
-        and manifest["key_parts"]["contract"]["rubric.md"] != "absent"
+        and manifest["key_parts"]["work"]["contract"]["rubric.md"] != "absent"
     )
 
 
@@ -80,14 +80,14 @@ def test_a_changed_rubric_is_another_judgement(run, monkeypatch, tmp_path):
     from tasks.core import stage as core
 
     config, inputs = JudgeConfig(), {"tuned": published(Store(run.store))}
-    before = STAGE.key_parts(run, config, inputs)
+    before = STAGE.key_parts(run, config, inputs).work
     contracts = tmp_path / "contracts"
     (contracts / "signals").mkdir(parents=True)
     for path in (core.CONTRACTS_FOLDER / "signals").glob("*.md"):
         (contracts / "signals" / path.name).write_text(path.read_text() + (" " if path.name == "rubric.md" else ""))
     (contracts / "signals" / "output.py").write_bytes((core.CONTRACTS_FOLDER / "signals" / "output.py").read_bytes())
     monkeypatch.setattr(core, "CONTRACTS_FOLDER", contracts)
-    after = STAGE.key_parts(run, config, inputs)
+    after = STAGE.key_parts(run, config, inputs).work
     assert {name for name in before["contract"] if before["contract"][name] != after["contract"][name]} == {"rubric.md"}
 
 

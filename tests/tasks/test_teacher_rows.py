@@ -431,14 +431,14 @@ def test_seeds_and_local_files_count_by_content(tmp_path):
     gguf.write_bytes(b"GGUF1")
     seeds = write_seeds(tmp_path / "seeds.jsonl", SEEDS[:2])
     config = DatasetConfig(teacher=TeacherSettings(local_model=str(gguf), seeds_file=seeds))
-    found = [STAGE.key_parts(run, config, {})]
+    found = [STAGE.key_parts(run, config, {}).work]
     write_seeds(tmp_path / "seeds.jsonl", SEEDS[:3])
-    found.append(STAGE.key_parts(run, config, {}))
+    found.append(STAGE.key_parts(run, config, {}).work)
     gguf.write_bytes(b"GGUF-2")
-    found.append(STAGE.key_parts(run, config, {}))
+    found.append(STAGE.key_parts(run, config, {}).work)
     assert len({tuple(one["outside"]) for one in found}) == 3
     assert "llama_cpp_python" in found[0]["stack"]
-    assert STAGE.key_parts(run, DatasetConfig(), {})["stack"] == {}
+    assert STAGE.key_parts(run, DatasetConfig(), {}).work["stack"] == {}
 
 
 def test_nano_writes_what_it_did_without_a_teacher(tmp_path):

@@ -34,7 +34,7 @@ def manifest(role: str, changes: dict) -> dict:
         "part": part,
         "digest": f"digest of {role}",
         "key": f"key of {role}",
-        "key_parts": {"config": {"role": role}},
+        "config": {"role": role},
         "rebuilt_because": [],
         "inputs": {},
         "verified": [check("it is there", 1, "==", 1).model_dump(mode="json")],

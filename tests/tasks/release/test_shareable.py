@@ -46,7 +46,8 @@ def write_manifest(folder: Path, role: str) -> Path:
         "part": "",
         "digest": f"digest of {role}",
         "key": "k",
-        "key_parts": {"config": config, "outside": ["0" * 64]},
+        "key_parts": {"work": {"config": config, "outside": ["0" * 64]}, "checks": {}},
+        "config": config,
         "rebuilt_because": ["first build"],
         "inputs": {},
         "verified": [seen.model_dump(mode="json")],
@@ -98,7 +99,7 @@ def test_what_is_left_tells_models_apart_and_names_the_manifest_itself(job):
     assert lineage.keys() == PRIVATE.keys()
     for role, path in job.manifests.items():
         assert lineage[role]["manifest_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    configs = {role: one["key_parts"]["config"] for role, one in lineage.items()}
+    configs = {role: one["config"] for role, one in lineage.items()}
     judge, local = configs["judgement"]["judges"]
     assert judge == {**JUDGE, "base_url": board_knows} and local["local_model"] == "judge.gguf"
     teacher = configs["answers_000"]
