@@ -114,11 +114,15 @@ def _is_docstring(node: ast.stmt) -> bool:
 def _defined(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
-    stored = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
-        return stored
-    nested = [n.name for n in ast.walk(node) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-    return [*stored, *nested]
+    if isinstance(
+        node, ast.Assign | ast.AnnAssign | ast.AugAssign
+    ):  # a variable of a comprehension is no name of the module
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+    bodies = [getattr(node, name, []) for name in ("body", "orelse", "finalbody", "handlers")]
+    nested = [name for body in bodies for inner in body for name in _defined(inner)]
+    target = getattr(node, "target", None)  # of a loop
+    return nested + [n.id for n in ast.walk(target) if isinstance(n, ast.Name)] if target else nested
 
 
 class _Closure:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
 from data_contracts.verdict import Check, failures
 from tasks.core import child, errors, finished, keys
-from tasks.core.artifact import Artifact, Store, canonical_json, sha256_file, write_whole
+from tasks.core.artifact import Artifact, Store, canonical_json, hash_folder, sha256_file, write_whole
 from tasks.core.code import Symbol, code_digests
 from tasks.core.math_kernels import settle_math_kernels
 from tasks.core.settings import for_work, split_settings
@@ -233,21 +233,20 @@ def _build(stage, run, config, inputs, on_beat, store: Store, parts: keys.KeyPar
             "facts": outcome["facts"],
             "cost": {**outcome["cost"], "seconds": round(time.monotonic() - started, 3)},
         }
+        _refuse_changed(stage, work)
         artifact = store.publish(kind, parts.key, work / finished.FOLDER, manifest)
         shutil.rmtree(work / finished.FOLDER, ignore_errors=True)
-    return _as_made(stage, artifact, work)
-
-
-def _as_made(stage: Stage, artifact: Artifact, work: Path) -> Artifact:
-    """Refuse content that is not what the work recorded: something wrote into it while it was verified."""
-    record = finished.read(work)
-    if record is None or record.files != artifact.files:
-        raise errors.ArtifactError(
-            f"{stage.name}: the files changed while they were verified. Expected the digest of the finished work, "
-            f"{record and record.digest[:12]}, found {artifact.digest[:12]}. Run again; if it repeats, report a defect: "
-            "a check writes where it reads."
-        )
     return artifact
+
+
+def _refuse_changed(stage: Stage, work: Path) -> None:
+    """Raises ArtifactError when the files are not what the work recorded: something wrote into them while they were verified."""
+    record, files = finished.read(work), hash_folder(work / finished.FOLDER)
+    if record is None or record.files != files:
+        raise errors.ArtifactError(
+            f"{stage.name}: the files changed while they were verified: {len(files)} files, expected those of the finished "
+            f"work {record and record.digest[:12]}. Run again; if it repeats, report a defect: a check writes where it reads."
+        )
 
 
 def secrets_of(stage: Stage, config: BaseModel) -> list[str]:
@@ -311,15 +310,19 @@ def execute(stage: Stage, config: BaseModel, job: Job) -> dict:
     Raises:
         ArtifactError: naming every check that failed or could not tell.
     """
+    _settle(stage)
     facts, cost = make(stage, config, job)
     return {"facts": facts, **measure(stage, config, job, cost)}
+
+
+def _settle(stage: Stage) -> None:
+    if "torch" in (*stage.stack, *stage.checks_stack):
+        settle_math_kernels()
 
 
 def make(stage: Stage, config: BaseModel, job: Job) -> tuple[dict, dict]:
     """Do the work; returns its facts and its cost. It sees neither the settings nor the inputs that only measure."""
     started = time.monotonic()
-    if "torch" in stage.stack:
-        settle_math_kernels()
     shown = {name: path for name, path in job.inputs.items() if name not in stage.checks_inputs}
     facts = stage.work(for_work(config), replace(job, inputs=shown)) or {}
     canonical_json(facts)  # a number that JSON cannot hold is a bug here, not in the reader of the manifest
@@ -334,8 +337,6 @@ def measure(stage: Stage, config: BaseModel, job: Job, cost: dict) -> dict:
         ArtifactError: naming every check that failed or could not tell.
     """
     started = time.monotonic()
-    if "torch" in stage.stack:
-        settle_math_kernels()
     checks = stage.verify(config, job)
     if bad := failures(checks):
         sentences = "\n".join(f"  - {check.sentence()}" for check in bad)
@@ -386,6 +387,7 @@ def child_main(stage: Stage, config_type: type[BaseModel]) -> int:
 
 def _make_once(stage: Stage, config: BaseModel, job: Job, spec: dict) -> dict:
     """The work, unless it was finished before, then its verification, where a kill or a failed check leaves the work whole."""
+    _settle(stage)
     if not spec["is_made"]:
         facts, cost = make(stage, config, job)
         finished.keep(job.out, job.work, spec["kind"], facts, cost)
