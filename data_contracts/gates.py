@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.verdict import Check, Verdict, check, report
 from data_contracts.yaml_model import read_yaml, validated
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.errors import ConfigError
-from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.yaml_model import read_yaml, validated
 
 

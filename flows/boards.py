@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_contracts.errors import ConfigError
 from tasks.core.artifact import canonical_json, write_whole
-from tasks.release.board_text import board_diff
+from tasks.reports.judging_text import board_diff
 
 _DIGEST_CHARS = 8
 BOARD = "leaderboard.json"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from data_contracts.corrections import Corrector
-from data_contracts.page import write_page
-from data_contracts.rows_file import read_rows
-from data_contracts.validate import Validation, validate_file
+from data_contracts.rows.corrections import Corrector
+from data_contracts.rows.rows_file import read_rows
+from data_contracts.validation.page import write_page
+from data_contracts.validation.validate import validate_file
+from data_contracts.validation.validation import Validation
 from data_contracts.verdict import Check, check
 
 

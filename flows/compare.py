@@ -9,8 +9,8 @@ from flows.comparison import ComparisonConfig, check_askable, from_last_runs, lo
 from flows.pipeline import Pipeline
 from flows.release import place
 from tasks import compare_models
+from tasks.comparison.checks import TABLE
 from tasks.core.artifact import Store
-from tasks.engines.comparison_checks import TABLE
 
 
 @flow(name="compare", validate_parameters=True)

@@ -10,11 +10,11 @@ from data_contracts.errors import ConfigError
 from flows.config import FinetuneConfig, RunConfig, flow_of, load_config, profile_path
 from tasks import build_dataset, export_gguf, merge_adapter, merge_into_nf4, prepare_base, train_lora, validate_dataset
 from tasks.compare_models import CompareConfig, heldout_rows, refuse_unaskable
+from tasks.comparison import preflight as askable
+from tasks.comparison.model_entry import ADAPTER, BASE, MERGED, NF4, ModelEntry, run_input
 from tasks.core import keys
 from tasks.core.artifact import Artifact, Store
 from tasks.core.stage import Run, Stage, recall
-from tasks.engines import askable
-from tasks.engines.compared_model import ADAPTER, BASE, MERGED, NF4, ModelEntry, run_input
 from tasks.merge_into_nf4 import MergeIntoNf4Config
 from tasks.prepare_base import BaseConfig
 

@@ -12,22 +12,22 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from data_contracts.gates import load_gates
 from data_contracts.limits import load_limits
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.yaml_model import parse_yaml
 from tasks.build_dataset import DatasetConfig
 from tasks.core.errors import ConfigError
+from tasks.core.hardware import load_hardware
 from tasks.core.settings import Settings
 from tasks.core.stage import Run
-from tasks.engines.gguf_convert import llama_cpp_folder
-from tasks.engines.hardware import load_hardware
-from tasks.engines.moe_stack import stack_problems
 from tasks.evaluate_model import EvaluateConfig
 from tasks.export_gguf import ExportConfig
+from tasks.formats.gguf_file import llama_cpp_folder
 from tasks.merge_adapter import MergeConfig
 from tasks.prepare_base import BaseConfig
 from tasks.publish_model import PublishConfig
 from tasks.recipes import RECIPES
-from tasks.train_lora import TrainConfig
+from tasks.training.config import TrainConfig
+from tasks.training.moe_stack import stack_problems
 from tasks.validate_dataset import ValidateConfig
 
 CONFIGS_FOLDER = Path(__file__).resolve().parents[1] / "configs"

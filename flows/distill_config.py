@@ -24,7 +24,7 @@ from tasks.generate_teacher import GenerateConfig
 from tasks.judge_answers import JudgeConfig
 from tasks.merge_adapter import MergeConfig
 from tasks.prepare_base import BaseConfig
-from tasks.train_lora import TrainConfig
+from tasks.training.config import TrainConfig
 from tasks.validate_dataset import ValidateConfig
 
 

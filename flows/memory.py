@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from data_contracts.verdict import Verdict
 from tasks.core.errors import ConfigError
-from tasks.engines.hardware import load_hardware
-from tasks.engines.training_memory import check_memory, estimate
+from tasks.core.hardware import load_hardware
 from tasks.prepare_base import BaseConfig
-from tasks.train_lora import TrainConfig
+from tasks.training.config import TrainConfig
+from tasks.training.memory import check_memory, estimate
 
 if TYPE_CHECKING:
     from flows.distill_config import DistillConfig

@@ -12,8 +12,8 @@ from flows.boards import read_board
 from flows.distill_config import DistillConfig
 from flows.pipeline import tell
 from tasks.core.artifact import Artifact, Store
-from tasks.engines.json_lines import read_lines
-from tasks.engines.scoring import difference_interval
+from tasks.formats.jsonl import read_lines
+from tasks.measures.bootstrap import difference_interval
 from tasks.recipes import load_recipe
 from tasks.release.assemble import verdict_check
 

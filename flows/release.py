@@ -11,8 +11,9 @@ from pathlib import Path
 from flows.config import ReleasingConfig
 from tasks.core.artifact import Artifact, Store, hash_folder
 from tasks.core.errors import ConfigError
-from tasks.release import assemble, leaderboard
-from tasks.release.data import ReleaseData
+from tasks.release import assemble
+from tasks.reports import leaderboard
+from tasks.reports.data import ReleaseData
 
 
 def check_access(config: ReleasingConfig) -> None:

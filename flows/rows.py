@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tasks.core.errors import ConfigError
-from tasks.engines.json_lines import as_lines
+from tasks.formats.jsonl import as_lines
 from tasks.recipes import load_recipe
 
 

@@ -24,8 +24,8 @@ def serve(release: str, quantization: str | None = None, port: int = 8080, conte
     """
     import uvicorn
 
-    from tasks.engines.llama_server import make_app
     from tasks.release.row_route import add_row_route
+    from tasks.runtimes.llama_server import make_app
 
     folder, default = locate(release)
     with _listen(port) as listener:

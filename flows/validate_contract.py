@@ -13,12 +13,12 @@ from prefect.logging import get_run_logger
 from prefect.states import Failed, State
 from pydantic import Field
 
-from data_contracts.validate import Validation
+from data_contracts.validation.validation import Validation
 from data_contracts.verdict import Verdict
 from flows.checking import check_file
 from tasks.core.errors import PlumblineError, explain_os_error, redact
 from tasks.recipes import RECIPES
-from tasks.release.leaderboard import checks_markdown, markdown_table
+from tasks.reports.leaderboard import checks_markdown, markdown_table
 
 Recipe = Annotated[Literal[RECIPES], Field(json_schema_extra={"enum": list(RECIPES)})]  # a choice, also of one
 _WORST_FIRST = (Verdict.FAIL, Verdict.CANNOT_TELL, Verdict.PASS)

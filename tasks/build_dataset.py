@@ -15,14 +15,15 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
+from tasks.clients.engine_choice import API_KEY
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines.json_lines import as_lines, read_lines
-from tasks.engines.teacher import API_KEY, TeacherSettings, source_of
-from tasks.engines.teacher_rows import REFUSED, ask_teacher, asked_of, refuse_too_few, teacher_checks
+from tasks.distillation.teacher_rows import REFUSED, ask_teacher, asked_of, refuse_too_few, teacher_checks
+from tasks.distillation.teacher_settings import TeacherSettings, source_of
+from tasks.formats.jsonl import as_lines, read_lines
 from tasks.recipes import load_recipe
 
 SPLITS = ("train", "heldout")
@@ -112,10 +113,10 @@ def _split_file(config: DatasetConfig, recipe: str) -> tuple[list[dict], list[di
 
 def _rows_of_file(path: Path, recipe: str) -> list[dict]:
     """Rows that keep their contract, in the order of the file: once they are shuffled, no row can be named by its line."""
-    from data_contracts.contract import check_rows
-    from data_contracts.findings import format_table
     from data_contracts.limits import load_limits
-    from data_contracts.rows_file import read_batch
+    from data_contracts.rows.contract import check_rows
+    from data_contracts.rows.findings import format_table
+    from data_contracts.rows.rows_file import read_batch
 
     batch = read_batch(path)
     limits = load_limits(recipe).model_copy(update={"min_rows": 1})

@@ -21,19 +21,19 @@ from pydantic import Field, model_validator
 
 from data_contracts.gates import Gates, load_gates
 from data_contracts.verdict import Check
+from tasks.comparison.answers import ask_entries
+from tasks.comparison.board import board_of
+from tasks.comparison.checks import BOARD, CHART, TABLE, comparison_checks
+from tasks.comparison.distances import Distances
+from tasks.comparison.model_entry import CEILING, NF4, ModelEntry, run_input
+from tasks.comparison.preflight import disk_problems
 from tasks.core.artifact import canonical_json
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines.askable import disk_problems
-from tasks.engines.asking import AskingConfig
-from tasks.engines.asking_entries import ask_entries
-from tasks.engines.compared_model import CEILING, NF4, ModelEntry, run_input
-from tasks.engines.comparison import board_of
-from tasks.engines.comparison_checks import BOARD, CHART, TABLE, comparison_checks
-from tasks.engines.distances import Distances
-from tasks.engines.json_lines import read_lines
-from tasks.engines.survey import Survey
+from tasks.evaluation.local_models import AskingConfig
+from tasks.evaluation.survey import Survey
+from tasks.formats.jsonl import read_lines
 from tasks.recipes import load_recipe
 
 
@@ -128,10 +128,10 @@ def heldout_rows(config: CompareConfig, recipe: str, folders: Mapping[str, Path]
     """
     if config.rows_run:
         return read_lines(folders[run_input(config.rows_run, "rows")] / "heldout.jsonl")[: config.max_rows]
-    from data_contracts.contract import check_rows
-    from data_contracts.findings import format_table
     from data_contracts.limits import load_limits
-    from data_contracts.rows_file import read_batch
+    from data_contracts.rows.contract import check_rows
+    from data_contracts.rows.findings import format_table
+    from data_contracts.rows.rows_file import read_batch
 
     path = Path(config.rows_file)
     batch, limits = read_batch(path), load_limits(recipe).model_copy(update={"min_rows": 1})
@@ -148,8 +148,8 @@ def _about(config: CompareConfig, recipe: str, rows: list[dict]) -> dict:
 
 
 def _write(out: Path, board: dict) -> None:
-    from tasks.release.comparison_chart import draw_comparison
-    from tasks.release.comparison_text import comparison_markdown
+    from tasks.reports.comparison_chart import draw_comparison
+    from tasks.reports.comparison_text import comparison_markdown
 
     (out / BOARD).write_text(json.dumps(board, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (out / TABLE).write_text(comparison_markdown(board), "utf-8")

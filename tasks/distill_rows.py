@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from data_contracts import markers
 from data_contracts.limits import load_limits
-from data_contracts.prompt import PromptSet, load_prompt
+from data_contracts.prompting import markers
+from data_contracts.prompting.prompt import PromptSet, load_prompt
 from data_contracts.verdict import Check, check
 from tasks.core.artifact import Artifact, sha256_file, write_whole
 from tasks.core.errors import ArtifactError, ContractError
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines.contamination import reason_against, usable_text
-from tasks.engines.json_lines import as_lines, read_lines
-from tasks.engines.row_rules import broken_rules
-from tasks.engines.teacher_answers import ANSWERS, answer_of, kinds, prompt_digest
+from tasks.distillation.contamination import reason_against, usable_text
+from tasks.distillation.row_rules import broken_rules
+from tasks.distillation.teacher_answers import ANSWERS, answer_of, kinds, prompt_digest
+from tasks.formats.jsonl import as_lines, read_lines
 from tasks.recipes import keeps_trace, load_recipe
 
 TRAIN, HELDOUT, REJECTED = "train.jsonl", "heldout.jsonl", "rejected.jsonl"

@@ -18,15 +18,15 @@ from pathlib import Path
 from pydantic import Field
 
 from data_contracts.gates import Gates, load_gates
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, overall, report
 from tasks.core.artifact import canonical_json, sha256_file
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines.asking import Answers, AskingConfig, LocalModel, ask_all
-from tasks.engines.gating import beside_teacher, judge
-from tasks.engines.json_lines import read_lines
-from tasks.engines.prompt_digest import contract_digest, read_carried, refuse_another_contract
-from tasks.engines.survey import Scores, Survey
+from tasks.evaluation.gating import beside_teacher, judge
+from tasks.evaluation.local_models import Answers, AskingConfig, LocalModel, ask_all
+from tasks.evaluation.survey import Scores, Survey
+from tasks.formats.jsonl import read_lines
+from tasks.prompts.prompt_digest import contract_digest, read_carried, refuse_another_contract
 from tasks.recipes import load_recipe
 
 CEILING, BASE, ADAPTER, MERGED, TEACHER = "ceiling", "base", "adapter", "merged", "teacher"

@@ -20,18 +20,23 @@ from typing import Literal
 from pydantic import Field
 
 from data_contracts.errors import ArtifactError
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check
 from tasks.core.child import Beat, silent
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines import chat, gguf_checks, gguf_convert, gguf_file, hf_engine, weights_file
-from tasks.engines.gguf_parity import Parity, parity_sequences
-from tasks.engines.json_lines import read_lines
-from tasks.engines.llama_binding import complaints, forget_complaints, llama_api
-from tasks.engines.llama_engine import LlamaEngine
-from tasks.engines.prompt_digest import contract_digest
+from tasks.formats import gguf_file, safetensors_file
+from tasks.formats.jsonl import read_lines
+from tasks.gguf_export import checks as gguf_checks
+from tasks.gguf_export import convert as gguf_convert
+from tasks.gguf_export.sequences import parity_sequences
+from tasks.measures.parity import Parity
+from tasks.prompts import chat
+from tasks.prompts.prompt_digest import contract_digest
 from tasks.recipes import load_recipe
+from tasks.runtimes import hf_model
+from tasks.runtimes.llama_binding import complaints, forget_complaints, llama_api
+from tasks.runtimes.llama_model import LlamaEngine
 
 Quantization = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 
@@ -115,9 +120,9 @@ def verify_export(
     Raises:
         ArtifactError: a file is missing or cannot be loaded at all.
     """
-    hf = weights_file.read_folder(merged_dir)
+    hf = safetensors_file.read_folder(merged_dir)
     about = json.loads((merged_dir / "config.json").read_text("utf-8"))
-    tokenizer = hf_engine.load_tokenizer(merged_dir)
+    tokenizer = hf_model.load_tokenizer(merged_dir)
     tied = bool(about.get("tie_word_embeddings"))
     checks: list[Check] = []
     with ExitStack() as stack:
@@ -146,11 +151,11 @@ def _parity_checks(
     beat: Beat,
 ) -> list[Check]:
     """Compare logits one sequence at a time: only one is in memory, and the model computes each once."""
-    model = hf_engine.load_model(merged_dir, "float32")
+    model = hf_model.load_model(merged_dir, "float32")
     sequences = parity_sequences(chats, config.parity_context_tokens, context_tokens, config.parity_chats)
     parities = {name: Parity() for name in engines}
     for done, ids in enumerate(sequences):
-        expected = hf_engine.logits(model, ids).numpy()
+        expected = hf_model.logits(model, ids).numpy()
         for name, engine in engines.items():
             beat(done, len(sequences), {"comparing": name, "tokens": len(ids)})
             parities[name].add(expected, engine.logits(ids))
@@ -169,7 +174,7 @@ def _export(config: ExportConfig, job: Job) -> dict:
 
 
 def _verify(config: ExportConfig, job: Job) -> list[Check]:
-    tokenizer = hf_engine.load_tokenizer(job.inputs["merged"])
+    tokenizer = hf_model.load_tokenizer(job.inputs["merged"])
     recipe = load_recipe(job.recipe)
     rows = read_lines(job.inputs["rows"] / "heldout.jsonl")
     texts = [chat.prompt_text(tokenizer, load_prompt(job.recipe), row) + recipe.completion(row) for row in rows]
@@ -187,7 +192,7 @@ STAGE = Stage(
     checks_inputs=("rows",),
     stack=("llama_cpp_python", "gguf", "transformers", "torch"),
     contract=("prompt.md", "output.py"),
-    checks_texts=("tasks/engines/hard_text.txt",),
+    checks_texts=("tasks/gguf_export/hard_text.txt",),
 )
 
 if __name__ == "__main__":

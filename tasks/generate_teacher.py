@@ -18,27 +18,18 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
-from data_contracts.prompt import PromptSet, load_prompt
+from data_contracts.prompting.prompt import PromptSet, load_prompt
 from data_contracts.verdict import Check, check, report
+from tasks.clients.engine_choice import API_KEY, AnsweringConfig, open_answerer
+from tasks.clients.response_log import AnswerLog
+from tasks.clients.vllm_settings import stack_files
 from tasks.core.child import silent
 from tasks.core.errors import ConfigError
+from tasks.core.hardware import UsedSeconds, load_hardware
 from tasks.core.settings import ChecksOnly
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines.answer_log import AnswerLog
-from tasks.engines.answering import AnsweringConfig, open_answerer
-from tasks.engines.hardware import UsedSeconds, load_hardware
-from tasks.engines.json_lines import as_lines, read_lines
-from tasks.engines.teacher import API_KEY
-from tasks.engines.teacher_answers import (
-    ANSWERS,
-    REFUSED,
-    Prompt,
-    ask_all,
-    kinds,
-    line_of,
-    refusal_of,
-)
-from tasks.engines.vllm_settings import stack_files
+from tasks.distillation.teacher_answers import ANSWERS, REFUSED, Prompt, ask_all, kinds, line_of, refusal_of
+from tasks.formats.jsonl import as_lines, read_lines
 from tasks.recipes import keeps_trace
 
 _USED = "used-seconds.jsonl"
@@ -252,7 +243,7 @@ STAGE = Stage(
     optional_stack=lambda config: _ENGINE_STACK.get(config.engine, ()),
     contract=("prompt.md", "prompt_rich.md", "output.py"),
     outside=_outside,
-    texts=("tasks/engines/vllm_worker.py",),  # run by path, imported by nothing
+    texts=("tasks/clients/vllm_worker.py",),  # run by path, imported by nothing
     secrets=(API_KEY,),
 )
 

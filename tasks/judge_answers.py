@@ -18,23 +18,23 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from data_contracts.prompt import PromptSet, load_prompt
-from data_contracts.rubric import load_rubric
+from data_contracts.prompting.prompt import PromptSet, load_prompt
+from data_contracts.prompting.rubric import load_rubric
 from data_contracts.verdict import Check, check, report
+from tasks.clients.response_log import AnswerLog
 from tasks.core.artifact import canonical_json
 from tasks.core.errors import ConfigError
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines.answer_log import AnswerLog
-from tasks.engines.answer_table import AnswerTable, read_answers, self_judging
-from tasks.engines.json_lines import read_lines
-from tasks.engines.judges import Family, Heard, Identity, JudgeSettings, identity_of, twice_on_the_panel
-from tasks.engines.judging import Plan, ask_panel, board_from, follows, log_path, problems_of
-from tasks.engines.panel import FLOOR, GATE_SHARE, JUDGE_SHARE, YARDSTICK, Limits
+from tasks.formats.jsonl import read_lines
+from tasks.judging.answer_table import AnswerTable, read_answers, self_judging
+from tasks.judging.judge import Family, Heard, Identity, JudgeSettings, identity_of, twice_on_the_panel
+from tasks.judging.panel import FLOOR, GATE_SHARE, JUDGE_SHARE, YARDSTICK, Limits
+from tasks.judging.panel_run import Plan, ask_panel, board_from, follows, log_path, problems_of
 from tasks.recipes import load_recipe
-from tasks.release.answers_page import render_answers
-from tasks.release.board_chart import draw_board
-from tasks.release.board_text import board_diff, board_markdown
+from tasks.reports.answers_page import render_answers
+from tasks.reports.judging_chart import draw_board
+from tasks.reports.judging_text import board_diff, board_markdown
 
 OLDER = "older_board"
 """The one input that is no evaluation: a judgement, or a board kept from before."""
@@ -256,7 +256,7 @@ STAGE = Stage(
     stack=("scipy", "numpy", "matplotlib"),
     optional_stack=lambda config: _LOCAL_STACK if any(one.local_model for one in config.judges) else (),
     contract=("prompt.md", "prompt_rich.md", "output.py", "rubric.md"),
-    texts=tuple(f"tasks/release/{name}" for name in ("answers.html.j2", "report.css", "answers.css", "report.js")),
+    texts=tuple(f"tasks/reports/{name}" for name in ("answers.html.j2", "report.css", "answers.css", "report.js")),
     outside=lambda config: [path for one in config.judges for path in one.files],
     named_secrets=lambda config: [one.api_key_env for one in config.judges if one.base_url],
 )

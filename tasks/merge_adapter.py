@@ -22,13 +22,14 @@ from pydantic import Field
 from data_contracts.verdict import Check, check, failures
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines import merge_checks, model_folder, weights_file
-from tasks.engines.model_folder import DTYPES
-from tasks.engines.prompt_digest import read_carried, write_carried
-from tasks.engines.qlora_bases import compare_bases
-from tasks.engines.token_rows import read_token_rows
-from tasks.engines.trained import LINEAGE, Trained, read_mergeable
-from tasks.engines.weights_file import PlannedTensor, TensorEntry
+from tasks.formats import model_folder, safetensors_file
+from tasks.formats.model_folder import DTYPES
+from tasks.formats.safetensors_file import PlannedTensor, TensorEntry
+from tasks.formats.token_rows import read_token_rows
+from tasks.formats.trained import LINEAGE, Trained, read_mergeable
+from tasks.merging import checks as merge_checks
+from tasks.merging.base_choice import compare_bases
+from tasks.prompts.prompt_digest import read_carried, write_carried
 
 
 class MergeConfig(Settings):
@@ -80,13 +81,13 @@ def _write_merged(out: BinaryIO, entry: TensorEntry, planned: PlannedTensor, tra
     tensor = entry.read()
     if moved:
         tensor = trained.exact(entry.name, tensor)
-    out.write(weights_file.tensor_bytes(tensor.to(weights_file.torch_dtype(planned.dtype))))
+    out.write(safetensors_file.tensor_bytes(tensor.to(safetensors_file.torch_dtype(planned.dtype))))
 
 
 def verify_merge(config: MergeConfig, job: Job) -> list[Check]:
     """Measure the written files against base + adapter; see the module's docstring."""
     base, trained = read_mergeable(job.inputs["base"], job.inputs["adapter"], job.digests["base"])
-    merged = weights_file.read_folder(job.out)
+    merged = safetensors_file.read_folder(job.out)
     checks = merge_checks.compare_tensors(base, trained, merged, DTYPES[config.dtype], config.min_delta_cosine)
     companions = merge_checks.compare_companions(job.inputs["base"], job.out)
     carried, expected = read_carried(job.out), _lineage(job)["prompt_contract"]

@@ -18,8 +18,10 @@ from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ArtifactError
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines import adapter_file, hf_engine, merge_checks, model_folder, qlora_bases, weights_file
-from tasks.engines.weights_file import PlannedTensor, TensorEntry
+from tasks.formats import lora_file, model_folder, safetensors_file
+from tasks.formats.safetensors_file import PlannedTensor, TensorEntry
+from tasks.merging import checks as merge_checks
+from tasks.runtimes import hf_model, nf4
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +44,8 @@ def merge_into_nf4(config: MergeIntoNf4Config, job: Job) -> dict:
     Raises:
         ArtifactError: the adapter does not fit the base, or the base is quantised.
     """
-    base = weights_file.read_folder(job.inputs["base"])
-    rounded = qlora_bases.merged_into_nf4(job.inputs["base"], job.inputs["adapter"])
+    base = safetensors_file.read_folder(job.inputs["base"])
+    rounded = nf4.merged_into_nf4(job.inputs["base"], job.inputs["adapter"])
     if strange := sorted(rounded.keys() - base.keys()):
         raise ArtifactError(
             f"merge_into_nf4: {len(strange)} of {len(rounded)} layers held in 4 bits are not tensors of the base, e.g. "
@@ -56,7 +58,7 @@ def merge_into_nf4(config: MergeIntoNf4Config, job: Job) -> dict:
             entry.copy_to(out)
             return
         weight = rounded[planned.name]() if planned.name in rounded else entry.read()
-        out.write(weights_file.tensor_bytes(weight.to(weights_file.torch_dtype(planned.dtype))))
+        out.write(safetensors_file.tensor_bytes(weight.to(safetensors_file.torch_dtype(planned.dtype))))
 
     planned = model_folder.planned_as(base.values(), config.dtype)
     model_folder.write_like(job.inputs["base"], job.out, planned, config.dtype, write, beat=job.beat)
@@ -65,15 +67,17 @@ def merge_into_nf4(config: MergeIntoNf4Config, job: Job) -> dict:
 
 def verify_control(config: MergeIntoNf4Config, job: Job) -> list[Check]:
     """Measure the written files; see the module's docstring."""
-    base, written = (weights_file.read_folder(folder) for folder in (job.inputs["base"], job.out))
-    adapter = adapter_file.read_adapter(job.inputs["adapter"])
-    with hf_engine.quiet():
-        started = qlora_bases.dequantised(qlora_bases.load_nf4(job.inputs["base"]))
+    base, written = (safetensors_file.read_folder(folder) for folder in (job.inputs["base"], job.out))
+    adapter = lora_file.read_adapter(job.inputs["adapter"])
+    with hf_model.quiet():
+        started = nf4.dequantised(nf4.load_nf4(job.inputs["base"]))
     same = [name for name in base if name in written and written[name].shape == base[name].shape]
     misfits = (base.keys() | written.keys()) - set(same)
     rest = [name for name in same if name not in started]
     coarse = [name for name in same if name in started and _is_coarse(written[name].read())]
-    equal = [name for name in rest if merge_checks.bits_equal(_cast(base[name], written[name]), written[name].read())]
+    equal = [
+        name for name in rest if safetensors_file.bits_equal(_cast(base[name], written[name]), written[name].read())
+    ]
     fix = "Build it again; a file was changed after it was written."
     checks = [
         check(
@@ -101,8 +105,8 @@ def _update_checks(config: MergeIntoNf4Config, adapter, base: dict[str, TensorEn
         name: lambda n=name, m=module: (read[n]().float() + m.delta()).to(dtype)
         for name, module in adapter.by_base_tensor.items()
     }
-    rounding = qlora_bases.survival(adapter, read, merged)
-    found = qlora_bases.survival(adapter, started, {name: entry.read for name, entry in written.items()})
+    rounding = nf4.survival(adapter, read, merged)
+    found = nf4.survival(adapter, started, {name: entry.read for name, entry in written.items()})
     return [
         report("share of the update kept along its direction", found.kept_fraction),
         check(
@@ -124,15 +128,15 @@ def _is_coarse(weight: torch.Tensor) -> bool:
 
 
 def _cast(entry: TensorEntry, like: TensorEntry) -> torch.Tensor:
-    return entry.read().to(weights_file.torch_dtype(like.dtype))
+    return entry.read().to(safetensors_file.torch_dtype(like.dtype))
 
 
 def _finite(job: Job) -> Check:
     import torch
 
-    with hf_engine.quiet():
-        tokenizer, model = hf_engine.load_tokenizer(job.out), hf_engine.load_model(job.out)
-    out = hf_engine.logits(model, tokenizer(_PROBE)["input_ids"])
+    with hf_model.quiet():
+        tokenizer, model = hf_model.load_tokenizer(job.out), hf_model.load_model(job.out)
+    out = hf_model.logits(model, tokenizer(_PROBE)["input_ids"])
     bad = int((~torch.isfinite(out)).sum())
     return check("non-finite logits on a plain sentence", bad, "==", 0, detail=f"{out.shape[0]} tokens")
 

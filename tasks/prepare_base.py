@@ -22,8 +22,9 @@ from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ArtifactError, ConfigError, TransientError, explain_os_error
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines import hf_engine, mxfp4, weights_file
+from tasks.formats import mxfp4, safetensors_file
 from tasks.recipes import load_recipe
+from tasks.runtimes import hf_model
 
 _WANTED_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "LICENSE*"]
 _OTHER_FORMATS = ["*/*"]
@@ -69,7 +70,7 @@ def prepare_base(config: BaseConfig, job: Job) -> dict:
 
 
 def _train_nano(config: BaseConfig, job: Job) -> dict:
-    from tasks.recipes.nano_base import build_nano_base
+    from tasks.training.nano_base import build_nano_base
 
     recipe = load_recipe(job.recipe)
     rows = list(recipe.pretraining_rows(config.pretraining_rows, config.seed))
@@ -135,10 +136,10 @@ def verify_base(config: BaseConfig, job: Job) -> list[Check]:
             f"prepare_base: {len(missing)} of {len(needed)} files that a model needs are missing: {', '.join(missing)}. "
             "Choose a repository in the transformers format, with a fast tokenizer."
         )
-    entries = weights_file.read_folder(job.out)
+    entries = safetensors_file.read_folder(job.out)
     about = json.loads((job.out / "config.json").read_text("utf-8"))
-    with hf_engine.quiet():
-        tokenizer = hf_engine.load_tokenizer(job.out)
+    with hf_model.quiet():
+        tokenizer = hf_model.load_tokenizer(job.out)
         checks = [
             check(
                 "quantization_config in config.json",
@@ -160,21 +161,21 @@ def verify_base(config: BaseConfig, job: Job) -> list[Check]:
                 "tokenizer ids that fit the embedding",
                 len(tokenizer),
                 "<=",
-                hf_engine.embedding_rows(job.out),
+                hf_model.embedding_rows(job.out),
                 unit="ids",
                 fix="The tokenizer has more ids than the model has embeddings: they belong to different models.",
             ),
         ]
         if failures(checks):  # such a model does not load, or a sentence may hold an id that it lacks
             return checks
-        model = hf_engine.load_model(job.out, hf_engine.widest_dtype(job.out))
+        model = hf_model.load_model(job.out, hf_model.widest_dtype(job.out))
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight
     tied = bool(model.config.tie_word_embeddings)  # not from the file, which may leave an architecture's default out
     probe = tokenizer("A plumb line shows what is true, whatever the wall looks like.", return_tensors=None)[
         "input_ids"
     ]
-    out = hf_engine.logits(model, probe)
+    out = hf_model.logits(model, probe)
     floats = sorted({entry.dtype for entry in entries.values()})
     if config.dequantise:
         checks += mxfp4.check_dequantised(_packed_folder(job), job.out)

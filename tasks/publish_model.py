@@ -16,25 +16,26 @@ from pathlib import Path
 
 from pydantic import Field
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
 from tasks.core.artifact import hash_folder, sha256_file
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import GateError
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines import chat, hf_engine
-from tasks.engines.json_lines import read_lines
-from tasks.engines.llama_engine import LlamaEngine
-from tasks.engines.prompt_digest import contract_digest
+from tasks.formats.jsonl import read_lines
+from tasks.prompts import chat
+from tasks.prompts.prompt_digest import contract_digest
 from tasks.release import assemble
-from tasks.release.card import render_card
-from tasks.release.data import ReleaseData
-from tasks.release.leaderboard import leaderboard_json
 from tasks.release.modelfile import render_modelfile
-from tasks.release.report import render_report
 from tasks.release.shareable import read_manifest
 from tasks.release.special_tokens import read_chat_template, read_special_tokens
+from tasks.reports.card import render_card
+from tasks.reports.data import ReleaseData
+from tasks.reports.leaderboard import leaderboard_json
+from tasks.reports.report import render_report
+from tasks.runtimes import hf_model
+from tasks.runtimes.llama_model import LlamaEngine
 
 BOARD = "judgement"
 """The optional input that becomes the release's folder board/."""
@@ -199,13 +200,13 @@ def golden_checks(config: PublishConfig, job: Job, release: Path, where: str) ->
 
 
 def _answers_of(job: Job, release: Path, rows: list[dict], asked: dict) -> dict[str, list[str]]:
-    with hf_engine.quiet():
-        tokenizer = hf_engine.load_tokenizer(release / "model")
-        model = hf_engine.load_model(release / "model", asked["compute_dtype"])
+    with hf_model.quiet():
+        tokenizer = hf_model.load_tokenizer(release / "model")
+        model = hf_model.load_model(release / "model", asked["compute_dtype"])
     limit_tokens = asked["max_new_tokens"]
     stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
     prompts = [chat.text_ids(tokenizer, chat.prompt_text(tokenizer, load_prompt(job.recipe), row)) for row in rows]
-    found = {"merged": [one.text for one in hf_engine.generate(model, tokenizer, prompts, limit_tokens, stops)]}
+    found = {"merged": [one.text for one in hf_model.generate(model, tokenizer, prompts, limit_tokens, stops)]}
     for path in sorted((release / "gguf").glob("*.gguf")):
         with LlamaEngine(path) as engine:
             chats = [engine.tokenize(engine.render_chat(load_prompt(job.recipe).messages(row))) for row in rows]
@@ -236,7 +237,7 @@ STAGE = Stage(
     verify=verify_release,
     stack=("torch", "transformers", "llama_cpp_python", "huggingface_hub"),
     contract=("prompt.md", "output.py"),
-    texts=tuple(f"tasks/release/{name}" for name in ("report.html.j2", "report.css", "report.js", "card.md.j2")),
+    texts=tuple(f"tasks/reports/{name}" for name in ("report.html.j2", "report.css", "report.js", "card.md.j2")),
     secrets=HUB_SECRETS,
     tells_lineage=True,
 )

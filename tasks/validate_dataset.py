@@ -15,19 +15,20 @@ from pathlib import Path
 
 from pydantic import Field
 
-from data_contracts.context import count_labels
 from data_contracts.gates import load_gates
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.context import count_labels
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ContractError
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.engines import chat, hf_engine
-from tasks.engines.gating import gates_that_can_tell
-from tasks.engines.plain_tokenizer import PlainTokenizer
-from tasks.engines.prompt_digest import contract_digest, contract_parts
-from tasks.engines.token_rows import CONTRACT_FILE, TokenRow, read_token_rows, write_token_rows
+from tasks.evaluation.gating import gates_that_can_tell
+from tasks.formats.token_rows import CONTRACT_FILE, TokenRow, read_token_rows, write_token_rows
+from tasks.prompts import chat
+from tasks.prompts.plain_tokenizer import PlainTokenizer
+from tasks.prompts.prompt_digest import contract_digest, contract_parts
 from tasks.recipes import load_recipe
+from tasks.runtimes import hf_model
 
 SPLITS = ("train", "heldout")
 
@@ -48,11 +49,11 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
         ContractError: rows or the set break the contract; every rejected row is in rejected-<split>.jsonl with its reasons;
             or an entry of corrections.yaml does not fit exactly one row of both splits, which are the whole build.
     """
-    from data_contracts.contract import check_rows
-    from data_contracts.corrections import Corrector
-    from data_contracts.findings import format_table, write_rejected
     from data_contracts.limits import load_limits
-    from data_contracts.rows_file import read_rows
+    from data_contracts.rows.contract import check_rows
+    from data_contracts.rows.corrections import Corrector
+    from data_contracts.rows.findings import format_table, write_rejected
+    from data_contracts.rows.rows_file import read_rows
 
     limits = load_limits(job.recipe, config.limits)
     paths = {split: job.inputs["dataset"] / f"{split}.jsonl" for split in SPLITS}
@@ -70,7 +71,7 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
             tables.append(format_table(findings, path.name, rejected))
     if tables:
         raise ContractError("validate_dataset: rows break their contract.\n" + "\n".join(tables))
-    tokenizer = hf_engine.load_tokenizer(job.inputs["base"])
+    tokenizer = hf_model.load_tokenizer(job.inputs["base"])
     recipe = load_recipe(job.recipe)
     for split in SPLITS:
         frames[split].write_ndjson(job.out / f"{split}.jsonl")
@@ -98,14 +99,14 @@ def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:
     Raises:
         ContractError: an audit check failed or could not tell.
     """
-    from data_contracts.audit import audit_rows, audit_splits
+    from data_contracts.audit.audit import audit_rows, audit_splits
     from data_contracts.limits import load_limits
-    from data_contracts.rows_file import read_rows
+    from data_contracts.rows.rows_file import read_rows
 
     limits = load_limits(job.recipe, config.limits)
     train, heldout = (read_rows(job.out / f"{split}.jsonl") for split in SPLITS)
     checks = [*audit_rows(train, limits), *audit_splits(train, heldout, limits)]
-    tokenizer = hf_engine.load_tokenizer(job.inputs["base"])
+    tokenizer = hf_model.load_tokenizer(job.inputs["base"])
     for split, frame in zip(SPLITS, (train, heldout), strict=True):
         rows = read_token_rows(job.out / f"{split}.parquet")
         checks += token_checks(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from data_contracts.proofkit import ties
+from data_contracts.proofkit import connections as ties
 from data_contracts.proofkit.statements import GAP, INVENTED, NOT, PIECE, WORDS_2, WORDS_3, any_of, compiled
 
 _AMOUNT = any_of("number,numbers,figure,figures,metric,metrics,data,amount,amounts,percentage,percentages,total,totals,"

@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from data_contracts import anchoring, prose
+from data_contracts.audit import anchoring
+from data_contracts.audit import sentences as prose
 from data_contracts.proofkit import claims, statements
+from data_contracts.proofkit.connections import Told
 from data_contracts.proofkit.output import SCHEMAS
-from data_contracts.proofkit.ties import Told
 
 TASKS = ("draft", "revise", "review", "talking_points", "scenario", "bullets", "post")
 VOICES = ("plain", "warm", "brisk", "precise")

@@ -12,9 +12,10 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from data_contracts import markers, prose
-from data_contracts.anchoring import MOST_ANCHORS
+from data_contracts.audit import sentences as prose
+from data_contracts.audit.anchoring import MOST_ANCHORS
 from data_contracts.limits import WritingLimits
+from data_contracts.prompting import markers
 from data_contracts.proofkit import house_rules
 from data_contracts.proofkit.house_rules import (
     ANCHOR_MARK,
@@ -40,7 +41,7 @@ SLOTS = ("role", "artifact_type", "section", "company", "constraint", "stakes", 
 
 
 def audited(frame: pl.DataFrame) -> pl.DataFrame:
-    """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit.py, writing.py)."""
+    """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit/audit.py, writing.py)."""
     read = pl.DataFrame([_read(*row) for row in frame.select("task", "target").iter_rows()], schema=_READ, orient="row")
     frame = frame.with_columns(pl.col("task", *PROMPT_COLUMNS).cast(pl.String))  # a column may hold nothing but null
     lists = frame.select(

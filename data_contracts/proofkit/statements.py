@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from data_contracts import prose
+from data_contracts.audit import sentences as prose
 
 
 def any_of(phrases: str) -> str:

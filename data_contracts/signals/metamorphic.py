@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.errors import ContractError
-from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.rows_file import read_rows
+from data_contracts.paths import CONTRACTS_FOLDER
+from data_contracts.rows.rows_file import read_rows
 
 EXAMPLES = CONTRACTS_FOLDER / "signals" / "examples"
 INPUT = ("headline", "question", "context")

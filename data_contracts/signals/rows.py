@@ -11,11 +11,11 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from data_contracts import context as lines
-from data_contracts import markers
-from data_contracts.contract import EMPTY_CELL
 from data_contracts.limits import AssessmentLimits
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting import context as lines
+from data_contracts.prompting import markers
+from data_contracts.prompting.prompt import load_prompt
+from data_contracts.rows.contract import EMPTY_CELL
 from data_contracts.signals.conclusions import concluded as concluded  # the audit looks for it here
 from data_contracts.signals.output import ErrorCode, InformationType
 
@@ -36,7 +36,7 @@ SOURCE_TAG = r" [-–—|] (?:[A-Z][\w.&'’]*)(?: [A-Z][\w.&'’]*){0,3}\s*$"
 
 
 def audited(frame: pl.DataFrame) -> pl.DataFrame:
-    """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit.py)."""
+    """What the set-level audit looks at, under names that every recipe shares (data_contracts/audit/audit.py)."""
     malformed = MALFORMED if "error_code" in frame.columns else pl.lit(False)
     shown = [name for name in ("headline", "question", "context") if name in frame.columns]
     return frame.select(

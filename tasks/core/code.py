@@ -130,8 +130,6 @@ class _Closure:
 
     def __init__(self, recipe: str | None, documented: tuple[str, ...]) -> None:
         self.recipe = f"tasks.recipes.{recipe}.recipe" if recipe else None
-        if self.recipe and not module_path(self.recipe):
-            self.recipe = f"tasks.recipes.{recipe}"
         self.recipe_name = recipe
         self.documented = documented
         self.reached: dict[Symbol, str] = {}

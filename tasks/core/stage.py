@@ -16,7 +16,8 @@ from typing import Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
+from data_contracts.paths import CONTRACTS_FOLDER
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, failures
 from tasks.core import child, errors, finished, keys
 from tasks.core.artifact import Artifact, Store, canonical_json, hash_folder, sha256_file, write_whole

@@ -9,7 +9,7 @@ from types import ModuleType
 from data_contracts.errors import ConfigError
 
 RECIPES = ("signals", "proofkit")
-"""The recipes that exist. Each is a module here and a folder of the same name in data_contracts/.
+"""The recipes that exist. Each is a folder here and one of the same name in data_contracts/.
 
 A recipe module offers:
     build_rows(source, train_rows, heldout_rows, seed) -> (train, heldout)   rows as flat dicts
@@ -58,7 +58,7 @@ def load_recipe(name: str) -> ModuleType:
     """
     if name not in RECIPES:
         raise ConfigError(f"recipe: there is no recipe {name!r}. Known: {', '.join(RECIPES)}.")
-    return import_module(f"tasks.recipes.{name}")
+    return import_module(f"tasks.recipes.{name}.recipe")
 
 
 def keeps_trace(name: str) -> bool:

@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from data_contracts.gates import load_gates
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, Verdict, check, overall
 from tasks.core.errors import ArtifactError
-from tasks.engines.json_lines import read_lines
+from tasks.formats.jsonl import read_lines
 from tasks.recipes import load_recipe
-from tasks.release.data import Costs, LeaderboardRow, LossPoint, Measure, ReleaseData, Sample, Score, StageRecord
 from tasks.release.shareable import read_manifest
+from tasks.reports.data import Costs, LeaderboardRow, LossPoint, Measure, ReleaseData, Sample, Score, StageRecord
 
 _SAMPLES = 10
 _MOST_GATED = 6

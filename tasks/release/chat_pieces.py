@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import ArtifactError
-from data_contracts.prompt import PromptContract
+from data_contracts.prompting.prompt import PromptContract
 from tasks.release.jinja_chat import Chat, ChatTemplate
 from tasks.release.special_tokens import SpecialTokens
 

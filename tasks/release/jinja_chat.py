@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from jinja2 import TemplateError
 
 from data_contracts.errors import ArtifactError
-from tasks.engines.chat_template import chat_environment
+from tasks.prompts.chat_template import chat_environment
 from tasks.release.special_tokens import SpecialTokens
 
 Chat = Sequence[Mapping[str, str]]

@@ -11,7 +11,7 @@ import json
 from pathlib import PurePosixPath
 
 from data_contracts.errors import ArtifactError
-from data_contracts.prompt import PromptContract
+from data_contracts.prompting.prompt import PromptContract
 from tasks.release.chat_pieces import ChatPieces, derive_chat
 from tasks.release.special_tokens import SpecialTokens
 
@@ -24,7 +24,7 @@ def render_modelfile(
     prompt: PromptContract,
     digest: str,
 ) -> str:
-    """The whole Modelfile, ready for `ollama create <name> -f Modelfile`. `digest`: tasks/engines/prompt_digest.py.
+    """The whole Modelfile, ready for `ollama create <name> -f Modelfile`. `digest`: tasks/prompts/prompt_digest.py.
 
     Raises:
         ArtifactError: the chat template cannot be expressed, or a text cannot be written in a Modelfile.

@@ -6,12 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts.prompt import PromptContract, load_prompt
+from data_contracts.prompting.prompt import PromptContract, load_prompt
 from tasks.core.artifact import sha256_file
 from tasks.core.errors import ArtifactError, ConfigError
-from tasks.engines.gguf_convert import PROMPT_CONTRACT_KEY
-from tasks.engines.gguf_file import read_header
-from tasks.engines.prompt_digest import contract_digest, refuse_another_contract
+from tasks.formats.gguf_file import read_header
+from tasks.prompts.prompt_digest import PROMPT_CONTRACT_KEY, contract_digest, refuse_another_contract
 
 
 @dataclass(frozen=True)

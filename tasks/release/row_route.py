@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import ContractError
-from data_contracts.prompt import PromptContract
+from data_contracts.prompting.prompt import PromptContract
 
 PATH = "/v1/rows"
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tasks.core.artifact import sha256_file
-from tasks.engines.judges import Identity, normal_url
+from tasks.judging.judge import Identity, normal_url
 
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
 _PATH = re.compile(r"(?<![\w./~<])~?(?:/[^\s/\"'<>,;:()]+)+/([^\s/\"'<>,;:()]+)/?")

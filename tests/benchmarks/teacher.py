@@ -27,15 +27,15 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
+from tasks.clients.chat_tokens import Prompts
+from tasks.clients.requests import Ask
+from tasks.clients.response_log import AnswerLog, answer_all
+from tasks.clients.vllm_client import VllmSource, placed
+from tasks.clients.vllm_settings import DEFAULT_PYTHON, VllmSettings, vllm_interpreter
 from tasks.core.child import environment
-from tasks.engines import hf_engine
-from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.asks import Ask
-from tasks.engines.prompt_ids import Prompts
-from tasks.engines.vllm_settings import DEFAULT_PYTHON, VllmSettings, vllm_interpreter
-from tasks.engines.vllm_source import VllmSource, placed
-from tasks.recipes import signals_world
+from tasks.recipes.signals import nano_rows as signals_world
+from tasks.runtimes import hf_model
 
 HERE = Path(__file__).resolve().parent
 BATCHES = (8, 64)
@@ -158,14 +158,14 @@ def bench_transformers(folder: Path, rows: int, logs: Path, room: int) -> list[s
         seconds, _, tokens = stage.run(asks)
     speed = tokens / seconds
     prompts = Prompts.of(folder)
-    with hf_engine.quiet():
-        model = hf_engine.load_model(folder)
+    with hf_model.quiet():
+        model = hf_model.load_model(folder)
     ids = [prompts.render(ask.messages)[0] for ask in asks]
     lines = []
     for batch in BATCHES:
-        hf_engine.generate(model, prompts.tokenizer, ids[:8], 16, prompts.stop_ids, batch)
+        hf_model.generate(model, prompts.tokenizer, ids[:8], 16, prompts.stop_ids, batch)
         started = time.perf_counter()
-        made = hf_engine.generate(model, prompts.tokenizer, ids, room, prompts.stop_ids, batch)
+        made = hf_model.generate(model, prompts.tokenizer, ids, room, prompts.stop_ids, batch)
         theirs = sum(len(one.ids) + 1 for one in made) / (time.perf_counter() - started)
         lines.append(
             f"| teacher, tokens/s, {rows} prompts | vLLM: {speed:,.0f} | transformers.generate, batch {batch}: {theirs:,.0f} | "

@@ -27,7 +27,7 @@ CAPITALS = ("Lisbon", "Oslo", "Quito", "Riga", "Seoul", "Tunis", "Vienna", "Wars
 PANDAS_ROWS = 100_000
 """Also the most that pandera on pandas is given: it holds the whole table, and grows with it."""
 OURS = (
-    "import sys; from data_contracts.validate import validate_file; "
+    "import sys; from data_contracts.validation.validate import validate_file; "
     "found = validate_file('signals', sys.argv[1], out=sys.argv[2]); "
     "print(found.verdict.value, found.findings.n_rows, found.findings.n_rejected)"
 )
@@ -73,7 +73,7 @@ def on_pandas(path: str) -> None:
     import pandas as pd
     import pandera.pandas as pa
 
-    from data_contracts import context, markers
+    from data_contracts.prompting import context, markers
     from data_contracts.signals.rows import ANSWER, ERROR_CODES, INFORMATION_TYPES, SOURCE_TAG
 
     def text(*checks: pa.Check, nullable: bool = False) -> pa.Column:

@@ -1,6 +1,6 @@
 """vLLM as its manual uses it, to measure the stage against: whole batches in one call, results kept in memory.
 
-Run by vLLM's interpreter. Standard input as for tasks/engines/vllm_worker.py, but that a prompt may hold "messages" in place of
+Run by vLLM's interpreter. Standard input as for tasks/clients/vllm_worker.py, but that a prompt may hold "messages" in place of
 "ids"; standard output: {"ready"}, then for each batch {"seconds", "tokens", "cpu_s"} of one call alone: LLM.chat, from messages
 to texts, or LLM.generate, from ids to ids.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tasks.engines.vllm_worker import engine_arguments, sampling
+from tasks.clients.vllm_worker import engine_arguments, sampling
 
 
 def main() -> None:

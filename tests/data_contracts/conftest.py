@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from data_contracts.limits import Limits, load_limits
-from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.rows_file import read_rows
+from data_contracts.paths import CONTRACTS_FOLDER
+from data_contracts.rows.rows_file import read_rows
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import polars as pl
 import pytest
 
-from data_contracts import audit
-from data_contracts.audit import FAMILIES, SetTally, audit_rows, view_of
+from data_contracts.audit import audit
+from data_contracts.audit.audit import FAMILIES, SetTally, audit_rows, view_of
 from data_contracts.errors import ConfigError
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits, limits_model, load_limits
-from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.rows_file import read_rows
+from data_contracts.paths import CONTRACTS_FOLDER
+from data_contracts.rows.rows_file import read_rows
 from data_contracts.yaml_model import read_yaml
 
 RECIPES = {"signals": AssessmentLimits, "proofkit": WritingLimits}
@@ -132,7 +132,7 @@ def test_a_batch_of_one_short_task_is_not_called_short():
 
 
 def test_the_page_draws_what_the_family_has(tmp_path):
-    from data_contracts.validate import validate_file
+    from data_contracts.validation.validate import validate_file
 
     found = validate_file("proofkit", CONTRACTS_FOLDER / "proofkit" / "examples" / "gold.jsonl", out=tmp_path)
     text = found.page_path.read_text("utf-8")

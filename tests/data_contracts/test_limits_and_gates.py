@@ -5,7 +5,7 @@ import pytest
 from data_contracts.errors import ConfigError
 from data_contracts.gates import FEWEST_ROWS, Gates, Measured, check_gates, load_gates
 from data_contracts.limits import Limits, load_limits
-from data_contracts.prompt import CONTRACTS_FOLDER
+from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.verdict import Verdict, failures
 from data_contracts.yaml_model import read_yaml
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from flows import comparison
 from flows.comparison import comparison_of, from_last_runs, load_comparison
 from flows.config import CONFIGS_FOLDER, load_config, profile_path, profiles
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.core.stage import Run, remember
-from tasks.engines.gguf_convert import convert
-from tasks.engines.prompt_digest import contract_digest
+from tasks.gguf_export.convert import convert
+from tasks.prompts.prompt_digest import contract_digest
 from tasks.release.hub import publish_to_hub
 from tests.fixtures.chat_server import ChatServer
 from tests.fixtures.compared import heldout, oracle, write_rows

@@ -123,7 +123,7 @@ def test_the_qwen_profiles_are_the_storys_run():
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from tasks.engines.lora_trainer import _steps_per_epoch
+    from tasks.training.trainer import _steps_per_epoch
 
     laptop, card = (load_config(profile_path(f"signals/{name}")) for name in ("qwen3-0.6b", "qwen3-0.6b-16bit"))
     changed = {"engine": "trl", "base_precision": "16bit"}

@@ -169,9 +169,9 @@ def test_the_gguf_files_are_the_merged_model(demo):
 
 
 def test_the_released_files_load_and_answer_alike(demo):
-    from data_contracts.prompt import load_prompt
-    from tasks.engines.llama_engine import LlamaEngine
-    from tasks.recipes import signals
+    from data_contracts.prompting.prompt import load_prompt
+    from tasks.recipes.signals import recipe as signals
+    from tasks.runtimes.llama_model import LlamaEngine
 
     rows = [json.loads(line) for line in (demo.release / "heldout.jsonl").read_text().splitlines()[:24]]
     messages = [load_prompt("signals").messages(row) for row in rows]
@@ -286,9 +286,9 @@ def test_a_release_reaches_the_hub_and_is_asked_again_from_there(demo):
 def test_the_served_release_sees_the_same_prompt_and_gives_the_same_answer(demo):
     from openai import OpenAI
 
-    from data_contracts.prompt import load_prompt
-    from tasks.engines.llama_engine import LlamaEngine
+    from data_contracts.prompting.prompt import load_prompt
     from tasks.recipes import load_recipe
+    from tasks.runtimes.llama_model import LlamaEngine
 
     rows = [json.loads(line) for line in (demo.release / "heldout.jsonl").read_text().splitlines()[:6]]
     path = demo.release / "gguf" / "signals-nano-q8_0.gguf"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from flows.config import CONFIGS_FOLDER, load_config, profile_path, profiles
 from flows.distill_config import DistillConfig
+from tasks.clients.vllm_settings import DEFAULT_PYTHON
 from tasks.core.errors import ConfigError
-from tasks.engines.vllm_settings import DEFAULT_PYTHON
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = profile_path("proofkit/nano", "distill")
@@ -51,7 +51,7 @@ needs_vllm = pytest.mark.skipif(
 def vllm_is_there(request, monkeypatch):
     """Settings are read alike on a machine without vLLM's interpreter."""
     if "distilled" not in request.fixturenames:
-        monkeypatch.setattr("tasks.engines.answering.interpreter_problem", lambda _: None)
+        monkeypatch.setattr("tasks.clients.engine_choice.interpreter_problem", lambda _: None)
 
 
 def settings(**changes) -> DistillConfig:
@@ -240,8 +240,8 @@ def test_without_a_judge_the_panel_cannot_tell_and_the_gates_decide(distilled):
 @pytest.mark.slow
 @needs_vllm
 def test_the_released_file_writes_what_it_was_scored_for(distilled):
-    from tasks.engines.llama_engine import LlamaEngine
-    from tasks.recipes import proofkit
+    from tasks.recipes.proofkit import recipe as proofkit
+    from tasks.runtimes.llama_model import LlamaEngine
 
     rows = [json.loads(line) for line in (distilled.release / "heldout.jsonl").read_text().splitlines()[:28]]
     with LlamaEngine(distilled.release / "gguf" / f"proofkit-nano-{SERVED}.gguf", n_threads=1) as engine:

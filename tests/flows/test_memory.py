@@ -20,7 +20,7 @@ from tasks.prepare_base import BaseConfig
 from tasks.release.hub import publish_to_hub
 from tests.fixtures.hub_case import TOKEN
 from tests.fixtures.hub_server import HubServer
-from tests.tasks.test_training_memory import GPT_OSS_20B, QWEN3_06B, TEACHER, WITH_EXPERTS
+from tests.tasks.training.test_memory import GPT_OSS_20B, QWEN3_06B, TEACHER, WITH_EXPERTS
 
 ROOT = Path(__file__).resolve().parents[2]
 OSS = BaseConfig(model_id="alice/oss")

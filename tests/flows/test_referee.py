@@ -10,7 +10,7 @@ import pytest
 
 from data_contracts.verdict import check
 from flows import referee
-from tasks.recipes import proofkit
+from tasks.recipes.proofkit import recipe as proofkit
 
 SERVED = "q8_0"
 

@@ -13,7 +13,7 @@ import pytest
 
 from flows.rows import write_rows
 from tasks.core.errors import ConfigError
-from tasks.recipes import proofkit
+from tasks.recipes.proofkit import recipe as proofkit
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60

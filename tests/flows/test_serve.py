@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
+from data_contracts.paths import CONTRACTS_FOLDER
+from data_contracts.prompting.prompt import load_prompt
 from flows.serve import locate
 from tasks.core.errors import ArtifactError, ConfigError
-from tasks.engines.gguf_convert import convert
-from tasks.engines.llama_engine import LlamaEngine
-from tasks.engines.prompt_digest import contract_digest
+from tasks.gguf_export.convert import convert
+from tasks.prompts.prompt_digest import contract_digest
 from tasks.release.released import open_release
+from tasks.runtimes.llama_model import LlamaEngine
 from tests.fixtures.tiny_model import CHATML, make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,7 +119,7 @@ def test_a_template_that_the_server_knows_is_still_the_files_own(release, tmp_pa
     import httpx
     from llama_cpp.llama_chat_format import CHATML_CHAT_TEMPLATE
 
-    from tasks.engines.llama_server import make_app
+    from tasks.runtimes.llama_server import make_app
 
     model = Path(shutil.copytree(release / "model", tmp_path / "model"))
     (model / "chat_template.jinja").write_text(CHATML_CHAT_TEMPLATE, "utf-8")

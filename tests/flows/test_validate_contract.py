@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 
 from data_contracts.errors import ConfigError, ContractError
-from data_contracts.prompt import CONTRACTS_FOLDER
-from data_contracts.rows_file import read_rows
-from data_contracts.validate import recipes, validate_file
+from data_contracts.paths import CONTRACTS_FOLDER
+from data_contracts.rows.rows_file import read_rows
+from data_contracts.validation.validate import recipes, validate_file
 from data_contracts.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tasks.core.stage import build
-from tasks.engines import checkpoints
 from tasks.train_lora import STAGE, train_lora, verify_adapter
+from tasks.training import checkpoints
 from tests.fixtures.tiny_chain import STEPS, TRAIN_CONFIG, Shop, failed, make_rows, open_shop, train_job
 
 OLD_ROWS, OLD_STEPS = 40, 20

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.prompt import CONTRACTS_FOLDER, load_prompt
+from data_contracts.paths import CONTRACTS_FOLDER
+from data_contracts.prompting.prompt import load_prompt
 from tasks.core.artifact import Artifact, Store
 from tasks.core.cached import ArtifactSerializer
 from tasks.core.errors import ArtifactError
-from tasks.engines.gguf_convert import convert
-from tasks.engines.prompt_digest import contract_digest
+from tasks.gguf_export.convert import convert
+from tasks.prompts.prompt_digest import contract_digest
 from tasks.release import released
 from tasks.release.released import open_release
 from tests.fixtures.tiny_chain import publish_folder

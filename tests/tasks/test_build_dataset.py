@@ -10,7 +10,8 @@ from data_contracts.verdict import failures
 from tasks.build_dataset import STAGE, DatasetConfig, build_dataset, verify_dataset
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, execute
-from tasks.recipes import proofkit, signals
+from tasks.recipes.proofkit import recipe as proofkit
+from tasks.recipes.signals import recipe as signals
 
 CONFIG = DatasetConfig(source="nano", train_rows=60, heldout_rows=30)
 
@@ -138,8 +139,8 @@ def test_a_broken_line_of_the_hand_written_rows_is_told_by_file_and_line(tmp_pat
     train, heldout = recipe.build_rows("gold", 5, 5, 1)
     folder = tmp_path / "signals" / "examples"
     folder.mkdir(parents=True)
-    monkeypatch.setattr("tasks.recipes.signals.CONTRACTS_FOLDER", tmp_path)
-    monkeypatch.setattr("tasks.recipes.proofkit.EXAMPLES", folder)
+    monkeypatch.setattr("tasks.recipes.signals.recipe.CONTRACTS_FOLDER", tmp_path)
+    monkeypatch.setattr("tasks.recipes.proofkit.recipe.EXAMPLES", folder)
     (folder / "gold.jsonl").write_text("\n".join(lines_of(train)))
     (folder / "heldout.jsonl").write_text("\n".join(lines_of(heldout)))
     assert sorted(map(str, recipe.build_rows("gold", 5, 5, 1)[0])) == sorted(map(str, train))

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import failures
 from tasks.compare_models import STAGE, CompareConfig, verify_comparison
+from tasks.comparison.answers import local_model
+from tasks.comparison.checks import ANSWERS, BOARD, CHART, TABLE
+from tasks.comparison.model_entry import ModelEntry
+from tasks.comparison.preflight import network_problems
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, execute
-from tasks.engines.askable import network_problems
-from tasks.engines.asking_entries import local_model
-from tasks.engines.compared_model import ModelEntry
-from tasks.engines.comparison_checks import ANSWERS, BOARD, CHART, TABLE
-from tasks.engines.gguf_convert import convert
-from tasks.engines.prompt_digest import contract_digest
-from tasks.recipes import proofkit
+from tasks.gguf_export.convert import convert
+from tasks.prompts.prompt_digest import contract_digest
+from tasks.recipes.proofkit import recipe as proofkit
 from tests.fixtures.chat_server import ChatServer
 from tests.fixtures.compared import heldout, metric_reader, oracle, write_rows
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.proofkit import house_rules
 from tasks.core.stage import Job, execute
 from tasks.distill_rows import STAGE, DistillConfig
-from tasks.engines.json_lines import as_lines, read_lines
-from tasks.engines.teacher_answers import prompt_digest
-from tasks.recipes import proofkit_nano
+from tasks.distillation.teacher_answers import prompt_digest
+from tasks.formats.jsonl import as_lines, read_lines
+from tasks.recipes.proofkit import nano_rows as proofkit_nano
 
 CONFIG = DistillConfig(limits="nano", min_accepted_fraction=0.1)
 TASKS = 7

@@ -12,9 +12,9 @@ from data_contracts.verdict import failures
 from tasks.core.errors import ArtifactError, ContractError
 from tasks.core.stage import Job, execute
 from tasks.distill_rows import STAGE, DistillConfig, distill_rows, named, verify_distilled
-from tasks.engines.json_lines import as_lines
-from tasks.engines.teacher_answers import prompt_digest
-from tasks.recipes import signals
+from tasks.distillation.teacher_answers import prompt_digest
+from tasks.formats.jsonl import as_lines
+from tasks.recipes.signals import recipe as signals
 from tests.fixtures.teaching import job_in, make_dataset, rows_of, user_text
 from tests.fixtures.tiny_chain import failed
 
@@ -43,7 +43,7 @@ def answer(number: int, row: dict, text: str | None = None, **more) -> dict:
 
 
 def system() -> str:
-    from data_contracts.prompt import load_prompt
+    from data_contracts.prompting.prompt import load_prompt
 
     return load_prompt("signals").system
 

@@ -10,13 +10,13 @@ import pytest
 from data_contracts.gates import load_gates
 from data_contracts.verdict import Verdict, failures, overall
 from tasks.core.stage import Job
-from tasks.engines.asking import Answers
-from tasks.engines.gating import beside_teacher, gates_that_can_tell
-from tasks.engines.json_lines import read_lines
-from tasks.engines.scoring import difference_interval, score_of
-from tasks.engines.survey import Survey
 from tasks.evaluate_model import EvaluateConfig, _judge, verify_evaluation
-from tasks.recipes import signals
+from tasks.evaluation.gating import beside_teacher, gates_that_can_tell
+from tasks.evaluation.local_models import Answers
+from tasks.evaluation.survey import Survey
+from tasks.formats.jsonl import read_lines
+from tasks.measures.bootstrap import difference_interval, score_of
+from tasks.recipes.signals import recipe as signals
 
 MODELS = ("ceiling", "base", "adapter", "merged", "f16")
 DIGESTS = {"base": "b" * 64, "adapter": "a" * 64, "merged": "m" * 64}

@@ -11,8 +11,8 @@ import pytest
 
 from data_contracts.errors import ArtifactError
 from data_contracts.verdict import Check, Verdict, failures
-from tasks.engines import gguf_file
 from tasks.export_gguf import ExportConfig, export_gguf, file_name, verify_export
+from tasks.formats import gguf_file
 from tests.fixtures.tiny_model import edit_json, make_tiny_model
 
 DIGEST = "c0ffee" * 10 + "beef"
@@ -182,9 +182,9 @@ def test_other_context_length_is_seen(copy):
 
 
 def test_other_vocabulary_size_is_seen(copy):
-    from tasks.engines.gguf_checks import metadata_checks
-    from tasks.engines.hf_engine import load_tokenizer
-    from tasks.engines.llama_engine import LlamaEngine
+    from tasks.gguf_export.checks import metadata_checks
+    from tasks.runtimes.hf_model import load_tokenizer
+    from tasks.runtimes.llama_model import LlamaEngine
 
     config = json.loads((copy[0] / "config.json").read_text())
     config["vocab_size"] += 1

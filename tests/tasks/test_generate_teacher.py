@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.proofkit.house_rules import TASKS
 from data_contracts.verdict import failures
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
+from tasks.core.hardware import UsedSeconds
 from tasks.core.stage import Run, build, execute
-from tasks.engines.hardware import UsedSeconds
-from tasks.engines.json_lines import as_lines
+from tasks.formats.jsonl import as_lines
 from tasks.generate_teacher import STAGE, generate_teacher, verify_answers
-from tasks.recipes import proofkit
+from tasks.recipes.proofkit import recipe as proofkit
 from tests.fixtures.chat_server import ChatServer, Reply
 from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of, script, user_text
 from tests.fixtures.tiny_chain import failed, publish_folder

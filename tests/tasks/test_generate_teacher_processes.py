@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from data_contracts.verdict import failures
+from tasks.clients.vllm_settings import DEFAULT_PYTHON, interpreter_problem
 from tasks.core.artifact import Artifact, Store
 from tasks.core.stage import Run, build, execute
-from tasks.engines.vllm_settings import DEFAULT_PYTHON, interpreter_problem
 from tasks.generate_teacher import STAGE, GenerateConfig, verify_answers
 from tests.fixtures.chat_server import ChatServer, Reply
 from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of
@@ -177,7 +177,7 @@ def without_manifests(tmp_path: Path, store: Store, one: Artifact) -> Path:
 @needs_vllm
 def test_the_engines_of_this_machine_give_the_same_answers(tmp_path, model):
     """vLLM, transformers and llama.cpp (16-bit weights there): greedy, the same texts from the same prompts."""
-    from tasks.engines.gguf_convert import convert
+    from tasks.gguf_export.convert import convert
 
     gguf = tmp_path / "tiny.gguf"
     convert(model, gguf, name="tiny", prompt_digest="0", tick=lambda _: None)
@@ -205,5 +205,5 @@ def test_a_model_of_the_user_s_counts_by_its_content(tmp_path, model):
         assert STAGE.key_parts(run, config, {}).work["outside"] != before["outside"]
     finally:
         (model / "note.txt").unlink()
-    assert "transformers" in before["stack"] and "tasks.engines.answer_log" in before["code"]
-    assert before["texts"].keys() == {"tasks/engines/vllm_worker.py"}
+    assert "transformers" in before["stack"] and "tasks.clients.response_log" in before["code"]
+    assert before["texts"].keys() == {"tasks/clients/vllm_worker.py"}

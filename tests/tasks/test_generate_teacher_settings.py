@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tasks.clients.engine_choice import API_KEY
+from tasks.clients.requests import LOADED, Answer, Ask
+from tasks.clients.response_log import AnswerLog, answer_all
 from tasks.core.artifact import Store
 from tasks.core.errors import ConfigError
 from tasks.core.stage import Run, build
-from tasks.engines.answer_log import AnswerLog, answer_all
-from tasks.engines.asks import LOADED, Answer, Ask
-from tasks.engines.teacher import API_KEY
 from tasks.generate_teacher import STAGE, GenerateConfig, generate_teacher
 from tests.fixtures.chat_server import ChatServer, Reply
 from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from data_contracts.errors import ArtifactError, ConfigError
+from tasks.clients import openai_endpoint
 from tasks.core.errors import TransientError
 from tasks.core.stage import execute
-from tasks.engines import chat_endpoint
 from tasks.judge_answers import STAGE, JudgeConfig, judge_answers
 from tests.fixtures import judge_panel as world
 from tests.fixtures.chat_server import ChatServer, Reply
@@ -26,7 +26,7 @@ ANSWERS = {
 @pytest.fixture(autouse=True)
 def _letters(monkeypatch):
     world.use_letters(monkeypatch)
-    monkeypatch.setattr(chat_endpoint.ChatEndpoint, "_pause_s", lambda self, attempt, asked_s: 0.01)
+    monkeypatch.setattr(openai_endpoint.ChatEndpoint, "_pause_s", lambda self, attempt, asked_s: 0.01)
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.core.errors import ArtifactError
-from tasks.engines import hf_engine, weights_file
-from tasks.engines.token_rows import read_token_rows
+from tasks.formats import safetensors_file
+from tasks.formats.token_rows import read_token_rows
 from tasks.merge_adapter import MergeConfig, merge_adapter, verify_merge
+from tasks.runtimes import hf_model
 from tests.fixtures.tiny_chain import DIGESTS, copy_of, edit_tensors, make_merged, merge_job
 from tests.fixtures.tiny_model import edit_json
 
@@ -35,9 +36,9 @@ def test_a_merge_passes_every_check_and_answers_as_base_plus_adapter(tiny_merged
     assert len(tiny_merged.outcome["checks"]) == 14
     base, rows, adapter = inputs
     probe = read_token_rows(rows / "heldout.parquet")[0][0]
-    wanted = hf_engine.logits(hf_engine.load_model(base, adapter=adapter), probe)
-    found = hf_engine.logits(hf_engine.load_model(tiny_merged.out), probe)
-    alone = hf_engine.logits(hf_engine.load_model(base), probe)
+    wanted = hf_model.logits(hf_model.load_model(base, adapter=adapter), probe)
+    found = hf_model.logits(hf_model.load_model(tiny_merged.out), probe)
+    alone = hf_model.logits(hf_model.load_model(base), probe)
     assert (found - wanted).abs().max() < 0.1 < 1 < (alone - wanted).abs().max()
     assert json.loads((tiny_merged.out / "config.json").read_text())["dtype"] == "bfloat16"
 
@@ -54,7 +55,7 @@ def test_peft_merges_to_the_same_weights(inputs, tmp_path):
     base, rows, adapter = inputs
     job = merge_job(tmp_path, base, rows, adapter)
     merge_adapter(MergeConfig(dtype="float32"), job)
-    theirs = hf_engine.load_model(base, adapter=adapter).merge_and_unload().state_dict()
+    theirs = hf_model.load_model(base, adapter=adapter).merge_and_unload().state_dict()
     ours = load_file(job.out / WEIGHTS)
     assert len(ours) >= 20
     for name, tensor in ours.items():
@@ -179,7 +180,7 @@ def test_merging_needs_memory_for_some_tensors_not_for_the_model(tmp_path):
     before, peak = map(int, re.search(r"bytes (\d+) (\d+)", done.stdout).groups())
     assert before > 0
     assert peak - before < 40 * mib, f"{(peak - before) / mib:.0f} MiB over the interpreter for a model of 200 MiB"
-    merged = weights_file.read_folder(tmp_path / "out")
+    merged = safetensors_file.read_folder(tmp_path / "out")
     assert len(merged) == layers
 
 
@@ -190,15 +191,19 @@ def make_large_pair(folder: Path, layers: int, width: int) -> None:
         (folder / place).mkdir()
     (folder / "base" / "config.json").write_text("{}")
     with (folder / "base" / WEIGHTS).open("wb") as out:
-        weights_file.write_header(out, [weights_file.PlannedTensor(name, "BF16", (width, width)) for name in names])
+        safetensors_file.write_header(
+            out, [safetensors_file.PlannedTensor(name, "BF16", (width, width)) for name in names]
+        )
         for _ in names:
-            out.write(weights_file.tensor_bytes(torch.rand(width, width).to(torch.bfloat16)))
+            out.write(safetensors_file.tensor_bytes(torch.rand(width, width).to(torch.bfloat16)))
     factors = [(f"base_model.model.{n.removesuffix('.weight')}.lora_{f}.weight", s) for n in names for f, s in
                (("A", (1, width)), ("B", (width, 1)))]  # fmt: skip
     with (folder / "adapter" / ADAPTER).open("wb") as out:
-        weights_file.write_header(out, [weights_file.PlannedTensor(name, "F32", shape) for name, shape in factors])
+        safetensors_file.write_header(
+            out, [safetensors_file.PlannedTensor(name, "F32", shape) for name, shape in factors]
+        )
         for _, shape in factors:
-            out.write(weights_file.tensor_bytes(torch.rand(shape)))
+            out.write(safetensors_file.tensor_bytes(torch.rand(shape)))
     config = {"peft_type": "LORA", "lora_alpha": 1, "r": 1}
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     (folder / "adapter" / "lineage.json").write_text(json.dumps({"base_digest": "b" * 64, "prompt_contract": "p" * 64}))

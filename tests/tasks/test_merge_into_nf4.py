@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.core.stage import Job, execute
-from tasks.engines import adapter_file, qlora_bases, weights_file
+from tasks.formats import lora_file, safetensors_file
 from tasks.merge_into_nf4 import STAGE, MergeIntoNf4Config, verify_control
+from tasks.runtimes import nf4
 from tests.fixtures.tiny_chain import edit_tensors, failed
 from tests.fixtures.tiny_model import edit_json
 
@@ -39,13 +40,13 @@ def verify(job: Job) -> dict[str, str]:
 
 
 def readers(folder: Path) -> dict:
-    return {name: entry.read for name, entry in weights_file.read_folder(folder).items()}
+    return {name: entry.read for name, entry in safetensors_file.read_folder(folder).items()}
 
 
 def test_the_bug_loses_what_a_16_bit_merge_keeps(control, tiny_base, tiny_adapter, tiny_merged):
     numbers = {one["name"]: one["measured"] for one in control[1]["checks"]}
-    adapter = adapter_file.read_adapter(tiny_adapter.out)
-    sound = qlora_bases.survival(adapter, readers(tiny_base), readers(tiny_merged.out))
+    adapter = lora_file.read_adapter(tiny_adapter.out)
+    sound = nf4.survival(adapter, readers(tiny_base), readers(tiny_merged.out))
     assert sound.kept_fraction == pytest.approx(1, abs=0.05)
     assert numbers[ERROR] > 3 * sound.error_ratio > 0
     assert numbers["layers rounded to 16 values a block"] == len(adapter.modules) == 14
@@ -53,7 +54,7 @@ def test_the_bug_loses_what_a_16_bit_merge_keeps(control, tiny_base, tiny_adapte
 
 
 def test_survival_of_nothing_of_all_and_of_the_opposite(tiny_base, tiny_adapter):
-    adapter, base = adapter_file.read_adapter(tiny_adapter.out), readers(tiny_base)
+    adapter, base = lora_file.read_adapter(tiny_adapter.out), readers(tiny_base)
 
     def moved(times: float) -> dict:
         return {
@@ -62,7 +63,7 @@ def test_survival_of_nothing_of_all_and_of_the_opposite(tiny_base, tiny_adapter)
         }
 
     for times, error in ((0.0, 1.0), (1.0, 0.0), (-1.0, 2.0), (0.5, 0.5)):
-        found = qlora_bases.survival(adapter, base, moved(times))
+        found = nf4.survival(adapter, base, moved(times))
         assert (found.kept_fraction, found.error_ratio) == (
             pytest.approx(times, abs=1e-5),
             pytest.approx(error, abs=1e-5),
@@ -119,7 +120,7 @@ def test_a_config_that_calls_itself_quantised_is_caught(copy):
 
 def test_a_control_that_loses_nothing_is_refused(copy, monkeypatch):
     """An update too large for 4 bits to lose shows nothing: the check compares with what 16-bit rounding makes."""
-    monkeypatch.setattr(qlora_bases, "survival", lambda *_: qlora_bases.Survival(1.0, 0.001))
+    monkeypatch.setattr(nf4, "survival", lambda *_: nf4.Survival(1.0, 0.001))
     assert "compare without it" in verify(copy)[ERROR]
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from data_contracts.verdict import Verdict
 from tasks.core.errors import ArtifactError, ConfigError
-from tasks.engines import adapter_checks, checkpoints, lora_trainer
-from tasks.engines.qlora_bases import DEQUANTISED, EXACT, NEITHER, TRAINED, _better_base, compare_bases
-from tasks.engines.token_rows import read_token_rows
-from tasks.train_lora import TrainConfig, train_lora, verify_adapter
+from tasks.formats.token_rows import read_token_rows
+from tasks.merging.base_choice import DEQUANTISED, EXACT, NEITHER, TRAINED, _better_base, compare_bases
+from tasks.train_lora import train_lora, verify_adapter
+from tasks.training import adapter_checks, checkpoints
+from tasks.training import trainer as lora_trainer
+from tasks.training.config import TrainConfig
 from tests.fixtures.tiny_chain import (
     STEPS,
     TRAIN_CONFIG,
@@ -189,7 +191,7 @@ def test_a_resume_that_loads_one_tensor_wrong_is_caught(tiny_adapter, tiny_base,
 
 
 def with_adapter(base, adapter):
-    from tasks.engines.hf_engine import load_model
+    from tasks.runtimes.hf_model import load_model
 
     return load_model(base, adapter=adapter)
 

@@ -11,9 +11,10 @@ import pytest
 
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, execute
-from tasks.engines import hf_engine
-from tasks.engines.token_rows import read_token_rows, write_token_rows
-from tasks.recipes import load_recipe, signals_world
+from tasks.formats.token_rows import read_token_rows, write_token_rows
+from tasks.recipes import load_recipe
+from tasks.recipes.signals import nano_rows as signals_world
+from tasks.runtimes import hf_model
 from tasks.validate_dataset import STAGE, ValidateConfig, token_checks, validate_dataset, verify_rows
 from tests.fixtures.tiny_chain import Made, copy_of, failed
 
@@ -53,7 +54,7 @@ def test_sound_rows_pass_and_are_written_as_the_trainer_sees_them(validated, spl
     assert {path.name for path in validated.out.iterdir()} == {
         "train.jsonl", "heldout.jsonl", "train.parquet", "heldout.parquet", "contract.json",
     }  # fmt: skip
-    tokenizer, recipe = hf_engine.load_tokenizer(tiny_base), load_recipe("signals")
+    tokenizer, recipe = hf_model.load_tokenizer(tiny_base), load_recipe("signals")
     ids = read_token_rows(validated.out / "train.parquet")
     assert len(ids) == 192
     for row, (token_ids, start) in zip(splits[0], ids, strict=True):
@@ -103,7 +104,7 @@ def test_broken_rows_are_told_in_one_table_and_written_with_their_reasons(tiny_b
 @pytest.fixture
 def corrections(tmp_path, monkeypatch):
     """Writes one entry that drops the row with this trace, of the batch that both splits hold."""
-    monkeypatch.setattr("data_contracts.corrections.CONTRACTS_FOLDER", tmp_path / "contracts")
+    monkeypatch.setattr("data_contracts.rows.corrections.CONTRACTS_FOLDER", tmp_path / "contracts")
     (tmp_path / "contracts" / "signals").mkdir(parents=True)
 
     def write(row: dict, trace: str, **changes: object) -> None:
@@ -248,7 +249,7 @@ def test_token_rows_that_lost_a_row_fail_by_their_number(validated, tmp_path):
 
 
 def test_no_rows_at_all_cannot_tell(tiny_base):
-    tokenizer = hf_engine.load_tokenizer(tiny_base)
+    tokenizer = hf_model.load_tokenizer(tiny_base)
     checks = token_checks(CONFIG, tokenizer, load_recipe("signals"), [], [], "train")
     assert {SPAN.format("train"), NO_END.format("train"), WRITTEN.format("train")} <= set(failed(checks))
 

@@ -10,7 +10,7 @@ import pytest
 from data_contracts.verdict import check
 from tasks.core.errors import ArtifactError
 from tasks.release.assemble import assemble
-from tasks.release.data import ReleaseData
+from tasks.reports.data import ReleaseData
 
 MIB = 1 << 20
 SHARD = {"prompts": 5, "prompt_tokens": 900, "completion_tokens": 40, "price_usd": 0.25}

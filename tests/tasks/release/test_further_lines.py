@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from data_contracts.prompt import load_prompt
-from tasks.release.card import render_card
+from data_contracts.prompting.prompt import load_prompt
 from tasks.release.modelfile import render_modelfile
 from tasks.release.special_tokens import SpecialTokens
+from tasks.reports.card import render_card
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"

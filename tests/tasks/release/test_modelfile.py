@@ -13,7 +13,7 @@ import re
 import pytest
 
 from data_contracts.errors import ArtifactError
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from tasks.release.chat_pieces import derive_chat
 from tasks.release.modelfile import render_modelfile
 from tasks.release.special_tokens import SpecialTokens

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.prompt import load_prompt
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import check
 from tasks.core.artifact import hash_folder
 from tasks.core.stage import Job
-from tasks.engines.judges import JudgeSettings, identity_of
+from tasks.judging.judge import JudgeSettings, identity_of
 from tasks.publish_model import PublishConfig, publish_model
-from tasks.recipes import signals_world
+from tasks.recipes.signals import nano_rows as signals_world
 from tasks.release.shareable import read_manifest
 from tests.fixtures.tiny_model import make_tiny_model
 

@@ -1,0 +1,170 @@
+"""A model that answers many prompts: which engine runs it, how long an answer may be, and what is asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tasks.clients.harmony import ChannelReader
+from tasks.clients.local_model import LocalChat, local_identity
+from tasks.clients.openai_endpoint import ChatEndpoint, url_problem
+from tasks.clients.requests import Source
+from tasks.clients.vllm_client import VllmSource
+from tasks.clients.vllm_settings import DEFAULT_PYTHON, VllmSettings, interpreter_problem
+from tasks.core.artifact import canonical_json
+from tasks.core.errors import ConfigError
+from tasks.core.settings import Settings
+
+API_KEY = "PLUMBLINE_TEACHER_API_KEY"
+"""The environment variable with the teacher's key: the only place for it. An endpoint without keys needs none."""
+
+
+Engine = Literal["vllm", "endpoint", "transformers", "llama_cpp"]
+
+
+class EndpointSettings(Settings):
+    """How patiently an endpoint is asked."""
+
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Requests in flight at once."""
+    retries: int = Field(default=5, ge=0, le=20)
+    """Further tries of a request after 429, a server's error, a lost connection or a timeout."""
+    timeout_s: float = Field(default=120, gt=0, le=600)
+    """Longest wait for one whole answer, in seconds."""
+    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the endpoint calls the room for an answer; some hosted models know the second name only."""
+
+
+class AnsweringConfig(Settings):
+    """Which model answers, in which engine, and how."""
+
+    engine: Engine = "vllm"
+    """vllm: offline, in an interpreter of its own. endpoint: any OpenAI-compatible server (vllm serve, llama.cpp, Ollama, a
+    hosted one). transformers: for checking. llama_cpp: a .gguf file."""
+    model: str | None = None
+    """A folder of safetensors (vllm, transformers) or a .gguf file (llama_cpp) on this disk; left out where the flow hands over
+    a model that it made. endpoint: the model's name there."""
+    base_url: str | None = None
+    """endpoint: its address, e.g. http://127.0.0.1:8000/v1. Its key, if any, stands in the environment as
+    PLUMBLINE_TEACHER_API_KEY."""
+    vllm_python: str = DEFAULT_PYTHON
+    """vllm: the interpreter that holds it; `python deployments/setup.py --with vllm` makes the default one."""
+    max_new_tokens: int = Field(default=1024, ge=8)
+    """Room for one answer, a reasoning model's thoughts included, in tokens."""
+    attempts: int = Field(default=2, ge=1, le=5)
+    """How often a prompt is asked in all: an answer that was cut off, or that was spent on thoughts, is asked again with twice
+    the room."""
+    temperature: float | None = Field(default=0.0, ge=0, le=2)
+    """0 is greedy. Left empty (null) the endpoint chooses; some hosted models allow nothing else."""
+    seed: int = Field(default=42, ge=0)
+    """What answers are drawn with where temperature is above 0: the same seed, the same answers, as far as the engine allows."""
+    thinking: bool | None = None
+    """Turn a model's thinking on or off by the switch of its chat template (enable_thinking); left to the template when left
+    out. Thoughts cost tokens and never become a row, but for a recipe whose answers hold a trace."""
+    batch_rows: int = Field(default=32, ge=1)
+    """transformers, llama_cpp: prompts in a batch."""
+    vllm: VllmSettings = Field(default=VllmSettings(), title="vLLM")
+    endpoint: EndpointSettings = EndpointSettings()
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_address(cls, value: str | None) -> str | None:
+        if value is not None and (problem := url_problem(value)):
+            # not a ValueError: its message would show the value, and with it a password
+            raise ConfigError(f"config: teacher.base_url {problem}.")
+        return value
+
+    @model_validator(mode="after")
+    def _settings_fit_the_engine(self) -> AnsweringConfig:
+        if (self.engine == "endpoint") != (self.base_url is not None):
+            raise ValueError("engine endpoint and base_url belong together: give both or neither")
+        if self.engine == "endpoint" and not self.model:
+            raise ValueError("engine endpoint needs model, the model's name there")
+        if self.engine in ("transformers", "llama_cpp") and self.temperature != 0:
+            raise ValueError(f"engine {self.engine} answers greedily: leave temperature out, or take vllm")
+        if self.engine == "vllm" and self.temperature is None:
+            raise ValueError("engine vllm needs a temperature; 0 is greedy")
+        if self.engine != "endpoint" and self.model is not None:
+            wanted = Path.is_file if self.engine == "llama_cpp" else Path.is_dir
+            if not wanted(Path(self.model)):
+                raise ValueError(f"model {self.model!r} is not there")
+        return self
+
+    def problems(self, handed_over: bool) -> list[str]:
+        """What stands in the way of asking, told before anything runs. `handed_over`: the flow gives the model."""
+        found = []
+        if self.engine == "vllm" and (problem := interpreter_problem(self.vllm_python)):
+            found.append(problem)
+        if self.engine != "endpoint" and not (self.model or handed_over):
+            found.append(
+                "model is missing: give a folder or a .gguf file, or let the flow hand over a model that it made"
+            )
+        if handed_over and (self.model is not None or self.engine in ("endpoint", "llama_cpp")):
+            found.append(
+                f"the flow hands over a model, so engine {self.engine} with model {self.model!r} would not be asked it"
+            )
+        return found
+
+    def model_files(self) -> list[str]:
+        """The user's files that shape the answers."""
+        if self.engine == "endpoint" or self.model is None:
+            return []
+        path = Path(self.model)
+        return [str(path)] if path.is_file() else sorted(str(one) for one in path.rglob("*") if one.is_file())
+
+    def sampling_seed(self, prompt_digest: str) -> int | None:
+        """What one prompt's answer is drawn with: another number for each prompt, the same in every shard and start."""
+        if not self.temperature:
+            return None
+        return int(hashlib.sha256(f"{self.seed} {prompt_digest}".encode()).hexdigest()[:8], 16) & 0x7FFFFFFF
+
+
+@dataclass
+class Answerer:
+    """A model that is ready to be asked."""
+
+    source: Source
+    where: str
+    """What tells it from every other: address, or engine and digest of the model's files."""
+    name: str
+    reader: ChannelReader | None
+    """Reads answers in channels; None for a model that has none, and for an endpoint, which gives text only."""
+    room_tokens: Callable[[Sequence[dict[str, str]]], int] | None = None
+    """Longest answer that the settings' own context leaves to a chat; None where no setting but max_new_tokens bounds it."""
+
+
+@contextmanager
+def open_answerer(config: AnsweringConfig, folder: Path | None, digest: str | None, work: Path) -> Iterator[Answerer]:
+    """The configured model. `folder` and `digest`: the artifact that the flow handed over; `work`: where workers log.
+
+    Raises:
+        ConfigError: no model was given, or vLLM's interpreter is not there.
+    """
+    if problems := config.problems(folder is not None):
+        raise ConfigError(["generate_teacher: the teacher cannot be asked.", *(f"  {one}." for one in problems)])
+    if config.engine == "endpoint":
+        patience = config.endpoint.model_dump()
+        with ChatEndpoint(config.base_url, os.environ.get(API_KEY), **patience) as endpoint:
+            yield Answerer(endpoint, config.base_url.rstrip("/"), config.model, None)
+        return
+    path = folder or Path(config.model)
+    parts = {"engine": config.engine, "model": digest or local_identity(path)}
+    if config.engine == "vllm":
+        # dtype changes answers; the context bounds their room, which is part of each question; the others move work around
+        where = canonical_json({**parts, "dtype": config.vllm.dtype})
+        source = VllmSource(path, config.vllm, config.vllm_python, work)
+        room_tokens = partial(source.room_tokens, thinking=config.thinking)
+    else:
+        where = canonical_json(parts)
+        source, room_tokens = LocalChat(path, config.batch_rows), None  # its context is in the digest of its files
+    with source:
+        name = digest[:12] if digest else path.stem if path.is_file() else path.name
+        yield Answerer(source, where, name, ChannelReader.of(path, work), room_tokens)

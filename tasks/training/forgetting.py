@@ -1,0 +1,95 @@
+"""Forgetting: what a fine-tune took from its base, measured on the base and on the trained model side by side.
+
+The story's first run (lr 1e-4, 5 epochs) lost its thinking trace while its loss fell. So both models read general text, and
+both answer held-out prompts, greedily: is there exactly one trace, how long is it, does it go in circles, does the answer
+follow from it. forgetting_checks.py judges the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_contracts.verdict import Check, report
+from tasks.core.stage import Job
+from tasks.formats.jsonl import as_lines
+from tasks.formats.token_rows import TokenRow, read_token_rows
+from tasks.prompts import chat
+from tasks.recipes import keeps_trace, load_recipe
+from tasks.runtimes import hf_model
+from tasks.runtimes.generation import Generation
+from tasks.training.config import ForgettingConfig
+from tasks.training.forgetting_checks import Measured, check_general_loss, judge
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GENERAL_TEXT = Path(__file__).with_name("general_text.txt")
+ANSWERS_FILE = "forgetting.jsonl"
+"""In the stage's work folder: what the base and the trained model answered to each prompt."""
+_BATCH_ROWS = 24
+"""Prompts answered at once. For Qwen3-0.6B in bfloat16, 24 rows of 1,600 tokens keep 4.4 GB of keys and values."""
+_REFERENCE_ROWS = 256
+"""Training rows whose traces the tuned model's are compared with."""
+
+
+def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> list[Check]:
+    """General text and traces of the base and of what lies in `job.out`, computed in `compute_dtype`, one model at a time."""
+    base, traced = job.inputs["base"], keeps_trace(job.recipe)
+    with hf_model.quiet():
+        tokenizer = hf_model.load_tokenizer(base)
+    header = chat.answer_header(tokenizer)
+    asked, prompts = _read(job, "heldout", config.probe_rows if traced else 0)
+
+    def losses_and_answers(trained: Path | None) -> tuple[list[float], list[Generation]]:
+        with hf_model.quiet():
+            model = hf_model.load_model(base, compute_dtype, adapter=trained)
+        answers = _answers(config, model, tokenizer, prompts, job)
+        return general_losses(model, tokenizer), [replace(a, text=a.text.removeprefix(header)) for a in answers]
+
+    with hf_model.few_threads(base):
+        before, after = losses_and_answers(None), losses_and_answers(job.out)
+    general = check_general_loss(before[0], after[0], config.max_general_loss_increase_nats, len(tokenizer))
+    if not traced:
+        why = f"not made: answers of the recipe {job.recipe} carry no trace"
+        return [general, report("answers probed for their traces", 0, detail=why)]
+    lines = zip(asked, before[1], after[1], strict=True)
+    answered = [{"row": row, "before": one.text, "after": other.text} for row, one, other in lines]
+    (job.work / ANSWERS_FILE).write_text(as_lines(answered), "utf-8")
+    rows, ids = _read(job, "train", _REFERENCE_ROWS)
+    taught = [tokenizer.decode(row[start:-1]).removeprefix(header) for row, start in ids]
+    read = load_recipe(job.recipe).probe().traces
+    numbers = [
+        Measured.of(read([one.text for one in some], asked), sum(one.stopped == "length" for one in some))
+        for _, some in (before, after)
+    ]
+    longest_tokens = max(len(row) - start for row, start in ids)
+    return [general, *judge(config, *numbers, Measured.of(read(taught, rows)), longest_tokens)]
+
+
+def _read(job: Job, split: str, n_rows: int) -> tuple[list[dict], list[TokenRow]]:
+    """The first rows of a split, as the recipe has them and as token ids."""
+    with (job.inputs["rows"] / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
+        rows = [json.loads(line) for line in islice(lines, n_rows)]
+    return rows, read_token_rows(job.inputs["rows"] / f"{split}.parquet", n_rows)
+
+
+def _answers(
+    config: ForgettingConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[TokenRow],
+    job: Job,
+) -> list[Generation]:
+    stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
+    prompts = [row[:start] for row, start in rows]
+    return hf_model.generate(model, tokenizer, prompts, config.probe_max_new_tokens, stops, _BATCH_ROWS, job.beat)
+
+
+def general_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[float]:
+    """Loss on each passage of general_text.txt, in nats a token."""
+    passages = [one for one in GENERAL_TEXT.read_text("utf-8").split("\n\n") if one.strip()]
+    return [hf_model.completion_loss(model, [(chat.text_ids(tokenizer, one), 1)]) for one in passages]
