@@ -7,7 +7,6 @@ from pathlib import Path
 
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
-from tasks.core.errors import ConfigError
 from tasks.core.stage import Job
 from tasks.formats.lora_file import read_adapter
 from tasks.formats.token_rows import read_token_rows
@@ -15,6 +14,7 @@ from tasks.prompts.prompt_digest import contract_digest
 from tasks.runtimes import hf_model
 from tasks.training.batches import check_collated
 from tasks.training.memory import report_memory
+from tasks.training.targets import matches
 
 
 def check_run(outcome: dict, lineage: dict, job: Job, completion_only: bool = True) -> list[Check]:
@@ -98,33 +98,8 @@ def expected_modules(
     """Names of the base's layers (without ".weight") and parameters that an adapter should move, from its architecture."""
     linear, parameters = hf_model.layer_shapes(base_folder)
     if target_modules != "all-linear":
-        linear = {name for name in linear if _named(name, target_modules)}
-    return linear | {name.removesuffix(".weight") for name in parameters if _named(name, target_parameters)}
-
-
-def refuse_unmatched_targets(
-    base_folder: Path, target_modules: list[str] | str, target_parameters: Sequence[str]
-) -> None:
-    """A name that matches nothing is left out by PEFT, with a warning at most, and would be found out after training.
-
-    Raises:
-        ConfigError: naming each, and what there is.
-    """
-    linear, parameters = hf_model.layer_shapes(base_folder)
-    asked = [("target_modules", end, linear) for end in target_modules if target_modules != "all-linear"]
-    asked += [("target_parameters", end, parameters) for end in target_parameters]
-    lost = [(field, end, there) for field, end, there in asked if not any(_named(name, [end]) for name in there)]
-    if lost:
-        sentences = [
-            f"  train.{field}: {end!r} matches nothing. The base has {', '.join(sorted({n.rpartition('.')[2] for n in there}))}."
-            for field, end, there in lost
-        ]
-        raise ConfigError([f"train_lora: {len(lost)} target(s) are not in the base. Nothing was trained.", *sentences])
-
-
-def _named(name: str, ends: Sequence[str]) -> bool:
-    """PEFT's rule: the whole name, or its last parts."""
-    return any(f".{name}".endswith(f".{end}") for end in ends)
+        linear = {name for name in linear if matches(name, target_modules)}
+    return linear | {name.removesuffix(".weight") for name in parameters if matches(name, target_parameters)}
 
 
 def check_behaviour(job: Job) -> list[Check]:

@@ -18,7 +18,7 @@ from tasks.runtimes.nf4 import load_nf4
 from tasks.training import batches as train_batches
 from tasks.training import checkpoints, full_weights
 from tasks.training import memory as training_memory
-from tasks.training.adapter_checks import refuse_unmatched_targets
+from tasks.training.targets import refuse_unmatched_targets
 
 if TYPE_CHECKING:
     import torch
