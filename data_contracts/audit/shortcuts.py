@@ -358,8 +358,7 @@ def accuracy_and_chance(features: np.ndarray, target: np.ndarray, looks: int) ->
 
     Chance: mean and spread of the same number over PERMUTED permutations of the labels, at the one-sided level of LEVEL
     divided by `looks` (Bonferroni), as a normal quantile: of 2,000 dealt labels of gold 0.0495 were beyond that of 0.05, and
-    0.0035 beyond that of 0.0031. From PERMUTED_BELOW_ROWS rows on, the standard error of a mean of
-    recalls, which is the same within 0.01 there.
+    0.0035 beyond that of 0.0031. From PERMUTED_BELOW_ROWS rows on, the standard error of a mean of recalls.
     """
     import numpy as np
 
