@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from data_contracts.audit import assessment, writing
+from data_contracts.audit.content_order import by_content, content_lots
 from data_contracts.audit.heldout_search import HeldoutSearch
 from data_contracts.audit.overlap import file_checks, some, split_checks
-from data_contracts.audit.shortcuts import MALFORMED_ROWS, SAMPLE_ROWS, SEED, length_independence, surface_shortcuts
+from data_contracts.audit.shortcuts import (
+    MALFORMED_ROWS,
+    SAMPLE_ROWS,
+    SEED,
+    length_independence,
+    surface_shortcuts,
+)
 from data_contracts.audit.similarity import normalised, repeats
 from data_contracts.errors import ConfigError, ContractError
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits
@@ -124,8 +131,8 @@ class SetTally:
                 fix="Add rows, or name the right limits profile",
             ),
             *self._text_lengths(),
-            *length_independence(both, limits),
-            *surface_shortcuts(both, limits),
+            *length_independence(by_content(both), limits),
+            *surface_shortcuts(by_content(both), limits),
             *self._leaked(),
             self._repeated_inputs(),
             *repeats(sample, limits),
@@ -267,28 +274,25 @@ class _Hits:
 
 
 class _Reservoir:
-    """At most `size` rows of all that were added, each with the same chance; the same ones whatever the parts were."""
+    """At most `size` rows of all that were added, each with the same chance, drawn by their content: the same ones whatever the
+    parts and the order of rows were."""
 
     def __init__(self, size: int) -> None:
-        import numpy as np
-
         self._size = size
-        self._random = np.random.default_rng(SEED)
         self._kept: pl.DataFrame | None = None
 
     def add(self, view: pl.DataFrame) -> None:
-        lot = pl.Series("__lot", self._random.random(view.height))
-        drawn = view.with_columns(lot)
+        drawn = view.with_columns(content_lots(view).alias("__lot"))
         if self._kept is not None:
             if self._kept.height == self._size:
-                drawn = drawn.filter(pl.col("__lot") < self._kept["__lot"].max())
+                drawn = drawn.filter(pl.col("__lot") <= self._kept["__lot"].max())
             if not drawn.height:
                 return
-        drawn = drawn.bottom_k(self._size, by="__lot")
+        drawn = drawn.bottom_k(self._size, by=["__lot", "row"])
         # A filtered column of text holds on to the whole text it came from: copied cell by cell, the batch is let go.
         drawn = pl.DataFrame(drawn.rows(), schema=drawn.schema, orient="row")
         both = drawn if self._kept is None else pl.concat([self._kept, drawn], how="vertical_relaxed")
-        self._kept = both.bottom_k(self._size, by="__lot")
+        self._kept = both.bottom_k(self._size, by=["__lot", "row"])
 
     def rows(self) -> pl.DataFrame | None:
         return None if self._kept is None else self._kept.drop("__lot").sort("row")

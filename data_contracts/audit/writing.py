@@ -18,6 +18,7 @@ import polars as pl
 
 from data_contracts.audit import anchoring
 from data_contracts.audit import sentences as prose
+from data_contracts.audit.content_order import by_content
 from data_contracts.limits import WritingLimits
 from data_contracts.verdict import Check, check, report
 
@@ -111,7 +112,7 @@ class WritingTally:
 
     def _distinct_reasoning(self, sample: pl.DataFrame) -> Check:
         rows = sample.filter(pl.col("reasoning").is_not_null())
-        rows = rows if rows.height <= REASONING_ROWS else rows.sample(REASONING_ROWS, seed=SEED)
+        rows = rows if rows.height <= REASONING_ROWS else by_content(rows).head(REASONING_ROWS)
         texts = Counter(_reasonings(rows))
         share = round(len(texts) / rows.height, 6) if rows.height else None
         most = texts.most_common(1)
@@ -135,7 +136,7 @@ class _Task:
     """Some rows of one task, their targets masked."""
 
     def __init__(self, name: str, rows: pl.DataFrame) -> None:
-        rows = rows if rows.height <= TASK_ROWS else rows.sample(TASK_ROWS, seed=SEED).sort("row")
+        rows = rows if rows.height <= TASK_ROWS else by_content(rows).head(TASK_ROWS).sort("row")
         self.name = name
         self.numbers: list[int] = rows["row"].to_list()
         self.targets: list[str] = rows["target"].to_list()
