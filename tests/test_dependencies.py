@@ -26,8 +26,16 @@ NOT_IN_THIS_ENVIRONMENT = {"vllm": ["vllm"], "unsloth": ["unsloth"]}
 """Import name -> distribution, for what lives in another interpreter or is optional."""
 NOT_A_DISTRIBUTION = {"conversion", *(path.stem for path in (ROOT / "tests" / "fixtures").glob("*.py"))}
 """llama.cpp's converter, which set-up puts beside the library, and the fixtures of the tests."""
-RUN_AND_NOT_IMPORTED = {"accelerate", "import-linter", "pytest-xdist", "ruff"}
-"""TRL stands on the first; the others are programs."""
+RUN_AND_NOT_IMPORTED = {
+    "accelerate",
+    "bpe-openai",
+    "import-linter",
+    "protobuf",
+    "pytest-xdist",
+    "ruff",
+    "sentencepiece",
+}
+"""TRL stands on accelerate, llama.cpp's converter on protobuf and sentencepiece; bpe-openai is a file; the rest are programs."""
 SETUP = runpy.run_path(str(ROOT / "deployments" / "setup.py"))
 
 

@@ -184,6 +184,27 @@ def test_what_is_not_there_is_found_by_name(kind, expected):
     assert missing(SPOILED, kind) == expected
 
 
+CONTRACT_PAGES = sorted((ROOT / "data_contracts").rglob("README.md"))
+
+
+def files_beside(page: Path, text: str) -> set[str]:
+    """File names in backquotes on a page of data_contracts that are neither beside it nor under the root."""
+    named = set(re.findall(r"`([\w./-]+\.(?:py|md|yaml|jsonl))`", text))
+    assert len(named) >= 2, page
+    return {name for name in named if not any((folder / name).exists() for folder in (page.parent, ROOT))}
+
+
+MADE_OR_OF_ANY_RECIPE = {"rows.py", "rejected.jsonl", "good.jsonl", "bad.jsonl"}
+
+
+def test_the_pages_of_contracts_name_files_that_exist():
+    assert len(CONTRACT_PAGES) >= 4
+    for page in CONTRACT_PAGES:
+        assert files_beside(page, page.read_text("utf-8")) <= MADE_OR_OF_ANY_RECIPE, page
+    page = ROOT / "data_contracts" / "README.md"
+    assert files_beside(page, "`rows/contract.py`, `contract.py`, `prose.py`") == {"contract.py", "prose.py"}
+
+
 def test_the_index_of_decisions_names_every_entry_once():
     page = (ROOT / "DECISIONS.md").read_text("utf-8")
     entries = re.findall(r"^### (\d{4}-\d{2}-\d{2}) (.+)$", page, re.MULTILINE)
