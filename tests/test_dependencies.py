@@ -20,8 +20,9 @@ from tasks.core.stage import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("flows", "tasks", "data_contracts", "deployments")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-EXTRAS = PROJECT["optional-dependencies"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"] | PYPROJECT["dependency-groups"]
 NOT_IN_THIS_ENVIRONMENT = {"vllm": ["vllm"], "unsloth": ["unsloth"]}
 """Import name -> distribution, for what lives in another interpreter or is optional."""
 NOT_A_DISTRIBUTION = {"conversion", *(path.stem for path in (ROOT / "tests" / "fixtures").glob("*.py"))}
@@ -178,5 +179,4 @@ def test_every_stack_file_is_one_of_these():
 
 
 def test_the_project_stays_an_application():
-    tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
-    assert tool["uv"]["package"] is False
+    assert PYPROJECT["tool"]["uv"]["package"] is False and "build-system" not in PYPROJECT
