@@ -35,7 +35,7 @@ def copy(tmp_path) -> Path:
     for name in ("data_contracts", "flows", "tasks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests" / "data_contracts").mkdir(parents=True)
-    for name in ("conftest.py", "test_signals_examples.py"):
+    for name in ("conftest.py", "signals/test_signals_examples.py"):
         shutil.copy(ROOT / "tests" / "data_contracts" / name, tmp_path / "tests" / "data_contracts")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
