@@ -49,7 +49,6 @@ class LocalChat:
                 yield from _as_answers(batch, made)
 
     def _ask_transformers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
-        from tasks.clients.chat_tokens import own_context_tokens
         from tasks.core.math_kernels import settle_math_kernels
         from tasks.prompts import chat
         from tasks.runtimes import hf_model
@@ -59,7 +58,7 @@ class LocalChat:
             tokenizer = hf_model.load_tokenizer(self.path)
         texts = (chat.messages_text(tokenizer, ask.messages, ask.thinking) for ask in asks)
         prompts = [chat.text_ids(tokenizer, text) for text in texts]
-        fitting, others = _parted(asks, prompts, own_context_tokens(self.path))
+        fitting, others = _parted(asks, prompts, hf_model.own_context_tokens(self.path))
         yield from others
         if not fitting:
             return

@@ -103,13 +103,16 @@ def duration(seconds: float) -> str:
 def file_growth(path: Path, say: Callable[[int], None], every_s: float = 1.0) -> Iterator[None]:
     """Say the size in bytes of a file that a call into C is writing, from a thread, for as long as it grows.
 
-    The call has to let go of Python's lock, as ctypes does. A size that stands still is not said again: a hung call falls silent.
+    The call has to let go of Python's lock, as ctypes does. A size that stands still is not said again: a hung call falls
+    silent. The last size is always said.
     """
     ended, seen = threading.Event(), -1
 
     def look() -> None:
         nonlocal seen
-        while not ended.wait(every_s):
+        over = False
+        while not over:
+            over = ended.wait(every_s)
             size_bytes = path.stat().st_size if path.exists() else 0
             if size_bytes != seen:
                 seen = size_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import warnings
@@ -64,6 +65,12 @@ def embedding_rows(folder: Path) -> int:
     with _loadable(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config.get_text_config().vocab_size
+
+
+def own_context_tokens(folder: Path) -> int | None:
+    """The context that a model folder was made for; None where its config.json does not say."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
 
 
 def layer_shapes(folder: Path) -> tuple[set[str], set[str]]:
