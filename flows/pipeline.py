@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tasks.core.artifact import Artifact
 from tasks.core.cached import run_stage
 from tasks.core.child import WILL_NOT_FINISH
 from tasks.core.errors import PlumblineError
+from tasks.core.progress import Rate, progress_line
 from tasks.core.stage import Outcome, Run, Stage
 
 _LOG_EVERY_S = 10.0
@@ -50,12 +51,11 @@ class _Shown(AbstractContextManager):
         self.name = name
         self.console = Console(stderr=True)
         self.last_line_s = time.monotonic()
-        self.warned = False
+        self.warned, self.rate = False, Rate()
         columns = (
             SpinnerColumn(),
             TextColumn(f"{{task.description:<{_NAME_CHARS}}}"),
             BarColumn(24),
-            MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[numbers]}"),
         )
@@ -70,14 +70,15 @@ class _Shown(AbstractContextManager):
         self.bar.stop()
 
     def beat(self, done: int, total: int, numbers: dict[str, Any]) -> None:
-        text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
-        self.bar.update(self.row, completed=done, total=total, numbers=text)
+        seconds, steps = self.rate.note(time.monotonic(), done, numbers)
+        line = progress_line(done, total, numbers, steps / seconds if seconds else 0.0)
+        self.bar.update(self.row, completed=done, total=total or None, numbers=line)
         if (late := numbers.get(WILL_NOT_FINISH)) and not self.warned:
             self.warned = True
             tell(f"{self.name}: {WILL_NOT_FINISH}: {late}")
         if not self.console.is_terminal and time.monotonic() - self.last_line_s > _LOG_EVERY_S:
             self.last_line_s = time.monotonic()
-            tell(f"{self.name}: {done:,} of {total:,}  {text}")
+            tell(f"{self.name}: {line}")
 
     def done(self, outcome: Outcome) -> None:
         self.bar.stop()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ from pydantic import Field
 from data_contracts.errors import ArtifactError
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check
-from tasks.core.child import Beat, silent
+from tasks.core.progress import AT_MOST, DOING, UNIT, Beat, file_growth, silent
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
 from tasks.formats import gguf_file, safetensors_file
@@ -90,12 +91,22 @@ def export_gguf(
         source,
         name=config.model_name,
         prompt_digest=prompt_digest,
-        tick=lambda size_bytes: beat(0, len(names), {"file": "f16", "bytes": size_bytes}),
+        tick=_written(beat, f"writing {file_name('f16')}", _size_bytes(merged_dir)),
     )
-    for done, name in enumerate(names[1:], 1):
-        beat(done, len(names), {"file": name})
-        _quantize(source, out_dir / file_name(name), name, config.n_threads)
-    beat(len(names), len(names), {})
+    for name in names[1:]:
+        target = out_dir / file_name(name)
+        with file_growth(target, _written(beat, f"writing {target.name}", source.stat().st_size)):
+            _quantize(source, target, name, config.n_threads)
+    beat(len(names), len(names), {UNIT: "files"})
+
+
+def _written(beat: Beat, doing: str, most_bytes: int) -> Callable[[int], None]:
+    """Says how large a file is so far; what it is made of is an upper bound."""
+    return lambda size_bytes: beat(size_bytes, most_bytes, {DOING: doing, UNIT: "bytes", AT_MOST: True})
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def _quantize(source: Path, target: Path, name: str, n_threads: int) -> None:
@@ -157,7 +168,7 @@ def _parity_checks(
     for done, ids in enumerate(sequences):
         expected = hf_model.logits(model, ids).numpy()
         for name, engine in engines.items():
-            beat(done, len(sequences), {"comparing": name, "tokens": len(ids)})
+            beat(done, len(sequences), {DOING: f"comparing logits of {name}", UNIT: "sequences", "tokens": len(ids)})
             parities[name].add(expected, engine.logits(ids))
     limits = {
         "f16": (config.max_mean_kl_f16, config.min_top1_agreement_f16),

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 _OPEN_THOUGHT = re.compile(r"<think(?:ing)?>\s*$")
 
 
-def own_context_tokens(folder: Path) -> int | None:
-    """The context that a model folder was made for; None where its config.json does not say."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
-
-
 @dataclass
 class Prompts:
     """One model folder's way to write a chat."""
@@ -40,7 +34,7 @@ class Prompts:
         """Read tokenizer and context of a folder; `max_tokens` lowers the context."""
         with hf_model.quiet():
             tokenizer = hf_model.load_tokenizer(folder)
-        limits = [one for one in (own_context_tokens(folder), max_tokens) if one]
+        limits = [one for one in (hf_model.own_context_tokens(folder), max_tokens) if one]
         if not limits:
             raise ArtifactError(
                 f"model: config.json of {folder.name} does not say its context. Set vllm.max_model_len_tokens."

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tasks.clients.requests import Answer, Ask
 from tasks.core.artifact import canonical_json, hash_folder, sha256_file
+from tasks.core.progress import Beat
 
 
 class LocalChat:
@@ -44,11 +45,10 @@ class LocalChat:
             yield from others
             for limit_tokens, batch in _batches(fitting, self._batch_rows):
                 prompts = [ids for _, ids, _ in batch]
-                made = engine.generate(prompts, limit_tokens, progress=lambda _d, _t, numbers: alive(numbers))
+                made = engine.generate(prompts, limit_tokens, beat=_tokens(alive))
                 yield from _as_answers(batch, made)
 
     def _ask_transformers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
-        from tasks.clients.chat_tokens import own_context_tokens
         from tasks.core.math_kernels import settle_math_kernels
         from tasks.prompts import chat
         from tasks.runtimes import hf_model
@@ -58,7 +58,7 @@ class LocalChat:
             tokenizer = hf_model.load_tokenizer(self.path)
         texts = (chat.messages_text(tokenizer, ask.messages, ask.thinking) for ask in asks)
         prompts = [chat.text_ids(tokenizer, text) for text in texts]
-        fitting, others = _parted(asks, prompts, own_context_tokens(self.path))
+        fitting, others = _parted(asks, prompts, hf_model.own_context_tokens(self.path))
         yield from others
         if not fitting:
             return
@@ -67,9 +67,15 @@ class LocalChat:
             model = hf_model.load_model(self.path, dtype)
         stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
         for limit_tokens, batch in _batches(fitting, self._batch_rows):
-            made = hf_model.generate(model, tokenizer, [ids for _, ids, _ in batch], limit_tokens, stops)
-            alive({})
+            made = hf_model.generate(
+                model, tokenizer, [ids for _, ids, _ in batch], limit_tokens, stops, beat=_tokens(alive)
+            )
             yield from _as_answers(batch, made)
+
+
+def _tokens(alive: Callable[[dict], None]) -> Beat:
+    """A batch's tokens so far as a sign of life between its answers."""
+    return lambda tokens, _total, _numbers: alive({"tokens": tokens})
 
 
 def local_identity(path: Path) -> str:

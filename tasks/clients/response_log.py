@@ -17,8 +17,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tasks.clients.requests import LOADED, Answer, Ask, Source
-from tasks.core.child import Beat, silent
 from tasks.core.errors import ArtifactError
+from tasks.core.progress import UNIT, Beat, silent
 
 _LOCK_S = 60.0
 """Longest wait for another process on the same log: a killed one is gone in seconds."""
@@ -200,10 +200,10 @@ class _Shown:
         self._started, self._answered, self._tokens = time.monotonic(), 0, 0
 
     def alive(self, numbers: dict) -> None:
-        """No new answer, and no standstill either."""
+        """No new answer: the numbers say what else moved, or the watchdog counts it as a standstill."""
         if LOADED in numbers:
             self._started = time.monotonic()
-        self._beat(self._done + self._answered, self._total, numbers)
+        self._beat(self._done + self._answered, self._total, {UNIT: "answers", **numbers})
 
     def answered(self, answer: Answer) -> None:
         self._answered += 1

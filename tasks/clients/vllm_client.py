@@ -132,6 +132,7 @@ class VllmSource:
 
     def _listen(self, wanted: int, alive: Callable[[dict], None]) -> Iterator[tuple[int, Finished]]:
         left, answered = len(self.workers), 0
+        tokens: dict[_Worker, int] = {}
         while left:
             worker, said = self._heard.get()
             if said is None:
@@ -142,7 +143,9 @@ class VllmSource:
                 answered += 1
                 yield said["id"], Finished(said["ids"], said["finish"], said.get("logprobs"))
             else:
-                alive({LOADED: said["ready"]} if "ready" in said else {})
+                if "tokens" in said:
+                    tokens[worker] = said["tokens"]
+                alive({LOADED: said["ready"]} if "ready" in said else {"tokens": sum(tokens.values())})
         if answered != wanted:
             raise ChildError(
                 f"vllm: {answered} of {wanted} prompts came back although every worker was done. Run again."

@@ -5,9 +5,9 @@ Run by vllm_source.py with the interpreter that holds vLLM; it imports the stand
 Standard input, one JSON object a line: {"model": folder, "engine": keyword arguments of vllm.LLM, "stop_ids": [...], "cores":
 [...] or nothing}; then, as often as there is something to ask, {"id", "ids", "max_tokens", "temperature", "seed", "logprobs"}
 for each prompt, and {"end": true}. When it closes, the parent is done or gone, and this process group ends itself.
-Standard output, one JSON object a line: {"ready": seconds}, {"tokens": so far} about once a second, {"id", "ids", "finish"
-("stop" or "length"), "logprobs" where asked for} as answers end, {"done": answers} after each {"end"}. What vLLM prints goes to
-standard error.
+Standard output, one JSON object a line: {"ready": seconds}, {"tokens": so far in this batch} about once a second, {"id", "ids",
+"finish" ("stop" or "length"), "logprobs" where asked for} as answers end, {"done": answers} after each {"end"}. What vLLM
+prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -103,29 +103,30 @@ def sampling(ask: dict, stop_ids: list[int]):
         ignore_eos=True,  # stop_ids holds every end token; vLLM's own choice is not asked
         logprobs=0 if ask.get("logprobs") else None,
         detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.DELTA,
     )
 
 
 def _run(engine, stops: set[int], out) -> int:
     """Continuous batching: every step advances all sequences by a token; those that ended are told at once."""
     tokens = answered = 0
+    begun: dict[str, tuple[list[int], list[float] | None]] = {}
     told = time.monotonic()
     while engine.has_unfinished_requests():
         for output in engine.step():
+            (made,) = output.outputs
+            ids, logprobs = begun.setdefault(output.request_id, ([], None if made.logprobs is None else []))
+            if made.logprobs is not None:
+                logprobs += [one[token].logprob for one, token in zip(made.logprobs, made.token_ids, strict=True)]
+            ids += made.token_ids
+            tokens += len(made.token_ids)
             if not output.finished:
                 continue
-            (made,) = output.outputs
-            ids = list(made.token_ids)
-            tokens, answered = tokens + len(ids), answered + 1
-            line = {"id": int(output.request_id), "finish": made.finish_reason, "ids": ids}
-            if made.logprobs is not None:
-                line["logprobs"] = [one[token].logprob for one, token in zip(made.logprobs, ids, strict=True)]
-            if ids and ids[-1] in stops:
-                line["ids"] = ids[:-1]
-                if "logprobs" in line:
-                    line["logprobs"] = line["logprobs"][:-1]
-            _say(out, line)
+            answered += 1
+            del begun[output.request_id]
+            kept = len(ids) - bool(ids and ids[-1] in stops)
+            line = {"id": int(output.request_id), "finish": made.finish_reason, "ids": ids[:kept]}
+            _say(out, line if logprobs is None else {**line, "logprobs": logprobs[:kept]})
         if time.monotonic() - told > _ALIVE_EVERY_S:
             told = time.monotonic()
             _say(out, {"tokens": tokens})

@@ -14,7 +14,6 @@ from tasks.comparison.distances import Distances
 from tasks.comparison.endpoint_model import ask_endpoint
 from tasks.comparison.model_entry import MERGED, NF4, ModelEntry, place_of
 from tasks.core.artifact import sha256_file
-from tasks.core.child import Beat
 from tasks.core.stage import Job
 from tasks.evaluation.local_models import Answers, AskingConfig, LocalModel, ask_all
 from tasks.evaluation.survey import Survey
@@ -37,26 +36,20 @@ def ask_entries(
 
     `known_by`: endpoint's name -> what tells it from another model at its address.
     """
-    asked, total, done = survey.asked, len(survey.asked) * len(entries), 0
-
-    def beat_from(before: int) -> Beat:
-        return lambda answered, _total, numbers: job.beat(before + answered, total, numbers)
-
+    asked = survey.asked
     first = [one for one in entries if distances and one.name == distances.reference]
     local = [one for one in entries if one.endpoint is None and one not in first]
     answers: dict[str, Answers] = {}
     for some in (first, local):  # apart: the reference must be measured before small files are asked several at once
         models = [local_model(one, job) for one in some]
-        for made in ask_all(config, models, asked, beat_from(done), distances and distances.look):
+        for made in ask_all(config, models, asked, job.beat, distances and distances.look):
             answers[made.model] = made
-        done += len(some) * len(asked)
     for one in entries:
         if one.endpoint:
             log, contract = job.work / f"{one.name}.jsonl", load_prompt(job.recipe, one.prompt_set)
             known = known_by.get(one.name, "")
             as_text = _as_text(one, job.recipe)
-            answers[one.name] = ask_endpoint(config, one, contract, asked, log, known, as_text, beat_from(done))
-            done += len(asked)
+            answers[one.name] = ask_endpoint(config, one, contract, asked, log, known, as_text, job.beat)
     for one in entries:
         if one.endpoint is None and one.trace_is_optional:
             _read_without_trace(answers[one.name], job.recipe)

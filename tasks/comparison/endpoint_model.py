@@ -11,7 +11,7 @@ from tasks.clients.requests import Answer, Ask
 from tasks.clients.response_log import AnswerLog, answer_all
 from tasks.comparison.model_entry import ModelEntry
 from tasks.comparison.preflight import client_of
-from tasks.core.child import Beat, silent
+from tasks.core.progress import Beat, named, silent
 from tasks.evaluation.local_models import Answers, AskingConfig
 
 
@@ -50,17 +50,15 @@ def ask_endpoint(
     ]
     some = asks[: config.repeated_rows]
 
-    def tell(done: int, _total: int, numbers: dict) -> None:
-        beat(min(done, len(asks)), len(asks), {"model": entry.name, **numbers})
-
+    doing = f"answers of {entry.name}"
     started = time.monotonic()
     with client_of(endpoint) as client, AnswerLog(log) as first:
         asked_before = len(first)
-        answers = answer_all(asks, first, client, tell)
+        answers = answer_all(asks, first, client, named(beat, doing))
         seconds = time.monotonic() - started
         with AnswerLog(log.with_name(f"again-{log.name}")) as second:
             # In reverse: other neighbours in the server's batches, as the local engines are given.
-            again = answer_all(some[::-1], second, client, lambda _d, _t, numbers: tell(len(asks), 0, numbers))[::-1]
+            again = answer_all(some[::-1], second, client, named(beat, f"{doing}, again"))[::-1]
     return Answers(
         model=entry.name,
         texts=[as_text(one) for one in answers],

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tasks.core.errors import ChildError, redact, secret_names
-
-Beat = Callable[[int, int, dict], None]
-"""Called with (done, total, numbers to show)."""
+from tasks.core.progress import AT_MOST, Beat, Rate, label_of, progress_line, silent
 
 HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """What a stage that talks to the Hub may see."""
@@ -35,13 +35,9 @@ _BEAT_EVERY_S = 0.2
 _TAIL_LINES = 12
 
 
-def silent(done: int, total: int, numbers: dict) -> None:
-    """A beat that nobody listens to."""
-
-
 @dataclass
 class Watch:
-    """How long a child may run, and how long it may go without a sign of life."""
+    """How long a child may run, and how long it may go without a beat that moved."""
 
     wall_clock_s: float = 24 * 3600.0
     no_progress_s: float = 900.0
@@ -56,16 +52,16 @@ class Pace:
     """
 
     wall_clock_s: float
-    first: tuple[float, int] | None = None
-    """(seconds since the start, steps done) at the first beat: what came before, loading or a resume, is no step."""
-    last: int = 0
+    rate: Rate = field(default_factory=Rate)
 
-    def late(self, elapsed_s: float, done: int, total: int) -> str:
-        """Why the wall clock comes first, at the pace since the first beat; "" when it does not, or too little was seen."""
-        if self.first is None or done < self.last:  # a stage of several parts begins to count anew
-            self.first = (elapsed_s, done)
-        self.last = done
-        since_s, steps = elapsed_s - self.first[0], done - self.first[1]
+    def late(self, elapsed_s: float, done: int, total: int, numbers: Mapping[str, Any] | None = None) -> str:
+        """Why the wall clock comes first, at the pace since the first beat; "" when it does not, or too little was seen.
+
+        A total that is only an upper bound, or not known, says nothing of the end.
+        """
+        since_s, steps = self.rate.note(elapsed_s, done, numbers or {})
+        if total <= 0 or (numbers or {}).get(AT_MOST):
+            return ""
         if steps < _PACE_STEPS or since_s < _PACE_SHARE * self.wall_clock_s:
             return ""
         needed_s = elapsed_s + since_s / steps * (total - done)
@@ -112,21 +108,46 @@ def environment(secrets: Collection[str] = ()) -> dict[str, str]:
 
 
 def _watch(child: subprocess.Popen, beats: Path, watch: Watch, started: float, on_beat: Beat) -> str:
-    seen_bytes, last_beat, pace = 0, started, Pace(watch.wall_clock_s)
+    seen_bytes, last_move, pace, moves = 0, started, Pace(watch.wall_clock_s), Moves()
     while child.poll() is None:
         time.sleep(_POLL_S)
-        if (size := beats.stat().st_size) != seen_bytes:
-            seen_bytes, last_beat = size, time.monotonic()
-            if beat := last_line(beats):
-                late = pace.late(last_beat - started, beat["done"], beat["total"])
-                on_beat(beat["done"], beat["total"], {**beat["numbers"], **({WILL_NOT_FINISH: late} if late else {})})
         now = time.monotonic()
+        if (size := beats.stat().st_size) != seen_bytes:
+            seen_bytes = size
+            if beat := last_line(beats):
+                if moves.moved(beat):
+                    last_move = now
+                late = pace.late(now - started, **beat)
+                on_beat(beat["done"], beat["total"], {**beat["numbers"], **({WILL_NOT_FINISH: late} if late else {})})
         if now - started > watch.wall_clock_s:
             limit = f"ran longer than {watch.wall_clock_s:g} s, its wall clock"
             return f"{limit}; raise wall_clock_s and run again: training goes on from its last checkpoint"
-        if now - last_beat > watch.no_progress_s:
-            return f"made no progress for {watch.no_progress_s:g} s"
+        if now - last_move > watch.no_progress_s:
+            repeated = f" ({moves.still} beats that changed nothing)" if moves.still else ""
+            return f"made no progress for {watch.no_progress_s:g} s{repeated}"
     return ""
+
+
+class Moves:
+    """Which beats moved: another count, or other numbers, than the last beat with the same words.
+
+    By their words, so that two models at work side by side, of which neither gets on, do not pass for a step each time one
+    of them beats after the other. The total is left out: a bound that shrinks is no work done.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple, tuple] = {}
+        self.still = 0
+        """Beats since the last that moved."""
+
+    def moved(self, beat: Mapping[str, Any]) -> bool:
+        """Whether something was done since the last beat of these words."""
+        words = tuple(sorted((name, value) for name, value in beat["numbers"].items() if isinstance(value, str)))
+        state = (beat["done"], json.dumps(beat["numbers"], sort_keys=True))
+        moved = self._last.get(words) != state
+        self._last[words] = state
+        self.still = 0 if moved else self.still + 1
+        return moved
 
 
 def _kill_group(child: subprocess.Popen) -> None:
@@ -157,7 +178,7 @@ def _story(argv: list[str], code: int | None, trouble: str, beats: Path, log: Pa
         if code == -signal.SIGKILL:
             trouble += " (the system does this when memory runs out)"
     beat = last_line(beats)
-    seen = f"step {beat['done']} of {beat['total']} {beat['numbers'] or ''}".strip() if beat else "no progress at all"
+    seen = progress_line(**beat) if beat else "no progress at all"
     tail = "\n".join(f"    {line}" for line in log.read_text("utf-8", "replace").splitlines()[-_TAIL_LINES:])
     return redact(
         f"{name}: the child process {trouble}. Last seen: {seen}. Whole log: {log.name} in its work folder.\n{tail}"
@@ -176,17 +197,23 @@ def last_line(path: Path) -> dict | None:
 
 
 def beat_file(path: Path) -> Beat:
-    """The child's side: writes beats that the parent reads, at most five a second."""
-    file = path.open("a", encoding="utf-8")
-    last = 0.0
+    """The child's side: writes beats that the parent reads, from any thread; at most five a second of one label.
+
+    The first beat of a label and the last of a count are always written.
+    """
+    file, lock = path.open("a", encoding="utf-8"), threading.Lock()
+    last_s, last_label, ended = -math.inf, ("", ""), False
 
     def beat(done: int, total: int, numbers: dict) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _BEAT_EVERY_S or done >= total:
-            last = now
-            file.write(json.dumps({"done": done, "total": total, "numbers": numbers}) + "\n")
-            file.flush()
+        nonlocal last_s, last_label, ended
+        with lock:
+            now, label, ends = time.monotonic(), label_of(numbers), done >= total > 0
+            due = now - last_s >= _BEAT_EVERY_S or label != last_label or (ends and not ended)
+            ended = ends
+            if due:
+                last_s, last_label = now, label
+                file.write(json.dumps({"done": done, "total": total, "numbers": numbers}) + "\n")
+                file.flush()
 
     return beat
 

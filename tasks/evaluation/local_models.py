@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from data_contracts.prompting.prompt import PromptContract
-from tasks.core.child import Beat, silent
+from tasks.core.progress import Beat, named, silent, summed
 from tasks.core.settings import Settings
 from tasks.prompts import chat
 from tasks.prompts.prompt_digest import PROMPT_CONTRACT_KEY, refuse_another_contract
@@ -121,22 +122,15 @@ def ask_all(
     Raises:
         ArtifactError: a model cannot be loaded, or a GGUF carries another prompt contract than it must.
     """
-    total, done = len(rows) * len(models), dict.fromkeys((one.name for one in models), 0)
-
-    def ask_one(one: LocalModel) -> Answers:
-        def tell(answered: int, _total: int, _numbers: dict) -> None:
-            done[one.name] = answered
-            beat(sum(done.values()), total, {"model": one.name})
-
-        return ask(config, one, rows, tell, look)
-
-    for small, some in groupby(models, lambda one: one.is_gguf and is_small(one.path)):
+    for small, members in groupby(models, lambda one: one.is_gguf and is_small(one.path)):
         if not small:
-            yield from map(ask_one, some)
+            yield from (ask(config, one, rows, beat, look) for one in members)
             continue
         # Small files run on one thread each (LlamaEngine), so that several are asked at once; large ones take every core.
+        together = list(members)
+        ask_one = partial(ask, config, rows=rows, beat=summed(beat, f"answers of {len(together)} models"), look=look)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            yield from pool.map(ask_one, some)
+            yield from pool.map(ask_one, together)
 
 
 def ask(
@@ -150,10 +144,10 @@ def ask(
     with (_opened_gguf if one.is_gguf else _opened_transformers)(config, one) as model:
         prompts = [model.tokenize(model.render(row)) for row in rows]
         started = time.monotonic()
-        answers = model.generate(prompts, False, beat)
+        answers = model.generate(prompts, False, named(beat, f"answers of {one.name}"))
         seconds = time.monotonic() - started
         some = prompts[: config.repeated_rows]
-        again = model.generate(some, True, silent) if some else []
+        again = model.generate(some, True, named(beat, f"answers of {one.name}, batched otherwise")) if some else []
         if look:
             look(model)
     del model
@@ -204,7 +198,7 @@ def _opened_gguf(config: AskingConfig, one: LocalModel) -> Iterator[OpenModel]:
 
         def generate(prompts: list[list[int]], otherwise: bool, beat: Beat) -> list[Generation]:
             slots = {"slots": _OTHER_SLOTS} if otherwise else {}
-            return engine.generate(prompts, limit_tokens, progress=beat, **slots)
+            return engine.generate(prompts, limit_tokens, beat=beat, **slots)
 
         yield OpenModel(
             one.name,

@@ -28,3 +28,11 @@ def read_token_rows(path: Path, n_rows: int | None = None) -> list[TokenRow]:
 
     frame = pl.read_parquet(path, n_rows=n_rows)
     return list(zip(frame["input_ids"].to_list(), frame["prompt_tokens"].to_list(), strict=True))
+
+
+def longest_completion_tokens(path: Path) -> int:
+    """Tokens of the longest completion of all rows, end token included; 0 where there is no row."""
+    import polars as pl
+
+    lengths = pl.col("input_ids").list.len().cast(pl.Int64) - pl.col("prompt_tokens")
+    return pl.scan_parquet(path).select(lengths.max()).collect().item() or 0

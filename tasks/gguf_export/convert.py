@@ -12,17 +12,16 @@ import os
 import runpy
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import ArtifactError
+from tasks.core.progress import file_growth
 from tasks.formats.gguf_file import llama_cpp_folder
 from tasks.prompts.prompt_digest import PROMPT_CONTRACT_KEY
 
 _PROJECT_ROOT = Path(__file__).resolve().parents[2]
-_POLL_S = 0.2
 _QWEN2_SPLIT_REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -30,7 +29,7 @@ _QWEN2_SPLIT_REGEX = (
 
 
 def convert(model_dir: Path, out_file: Path, *, name: str, prompt_digest: str, tick: Callable[[int], None]) -> None:
-    """Write `out_file` from a model folder. `tick(bytes written)` is called while the converter runs.
+    """Write `out_file` from a model folder. `tick`: bytes written so far, as often as they grow.
 
     Raises:
         ArtifactError: the tokenizer or architecture is unknown to llama.cpp, or the converter failed or wrote nothing.
@@ -49,9 +48,8 @@ def convert(model_dir: Path, out_file: Path, *, name: str, prompt_digest: str, t
         with log.open("wb") as out:
             child = subprocess.Popen(argv, stdout=out, stderr=out, env=env, cwd=_PROJECT_ROOT)
             try:
-                while child.poll() is None:
-                    time.sleep(_POLL_S)
-                    tick(out_file.stat().st_size if out_file.exists() else 0)
+                with file_growth(out_file, tick):
+                    child.wait()
             finally:
                 child.kill()
                 child.wait()

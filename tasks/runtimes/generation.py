@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from tasks.core.progress import AT_MOST, UNIT, Beat
 
 SMALL_BYTES = 64 << 20
 
@@ -13,6 +16,11 @@ def is_small(path: Path) -> bool:
     """A file whose operations are too short to share: a second thread gains nothing on it, and on a busy machine made
     generation up to 20 times slower (measured on a file of 4 MB)."""
     return path.is_file() and path.stat().st_size < SMALL_BYTES
+
+
+def token_beat(beat: Beat, most_tokens: int) -> Callable[[int], None]:
+    """Says tokens so far, of at most so many: how long answers are is known when they end."""
+    return lambda tokens: beat(tokens, most_tokens, {UNIT: "tokens", AT_MOST: True})
 
 
 @dataclass(frozen=True)

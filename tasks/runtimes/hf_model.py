@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.child import Beat, silent
 from tasks.core.errors import ArtifactError
+from tasks.core.progress import Beat, silent
 from tasks.formats.safetensors_file import read_folder
 from tasks.formats.trained import is_adapter
-from tasks.runtimes.generation import SMALL_BYTES, Generation
+from tasks.runtimes.generation import SMALL_BYTES, Generation, token_beat
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,12 @@ def embedding_rows(folder: Path) -> int:
     with _loadable(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config.get_text_config().vocab_size
+
+
+def own_context_tokens(folder: Path) -> int | None:
+    """The context that a model folder was made for; None where its config.json does not say."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
 
 
 def layer_shapes(folder: Path) -> tuple[set[str], set[str]]:
@@ -232,9 +239,11 @@ def generate(
     batch_rows: int = 64,
     beat: Beat = silent,
 ) -> list[Generation]:
-    """Greedy answers in the order of the prompts; left-padded batches of like length."""
+    """Greedy answers in the order of the prompts; left-padded batches of like length. `beat`: each step, by tokens so far."""
     import torch
+    from transformers import StoppingCriteriaList
 
+    counted = _Counted(stop_ids, token_beat(beat, len(prompts) * max_new_tokens))
     found: dict[int, Generation] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for batch in _batches(order, batch_rows):
@@ -254,11 +263,36 @@ def generate(
                 top_k=None,
                 eos_token_id=list(stop_ids),
                 pad_token_id=pad,
+                stopping_criteria=StoppingCriteriaList([counted.batch()]),
             )
         for i, row in zip(batch, out[:, width:].tolist(), strict=True):
             found[i] = _cut(tokenizer, row, set(stop_ids))
-        beat(len(found), len(prompts), {})
     return [found[i] for i in range(len(prompts))]
+
+
+class _Counted:
+    """Tokens that all batches have produced, said after each step; the padding behind an answer's end does not count."""
+
+    def __init__(self, stop_ids: Sequence[int], say: Callable[[int], None]) -> None:
+        self._stop_ids, self._say, self._tokens = list(stop_ids), say, 0
+
+    def batch(self) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
+        """A stopping criterion of transformers, which asks it after each step, for one batch; it stops nothing."""
+        import torch
+
+        answering: torch.Tensor | None = None
+
+        def count(input_ids: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
+            nonlocal answering
+            newest = input_ids[:, -1]
+            if answering is None:
+                answering = torch.ones_like(newest, dtype=torch.bool)
+            self._tokens += int(answering.sum())
+            self._say(self._tokens)
+            answering &= ~torch.isin(newest, torch.tensor(self._stop_ids, device=newest.device))
+            return torch.zeros_like(answering)
+
+        return count
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, row: list[int], stops: set[int]) -> Generation:

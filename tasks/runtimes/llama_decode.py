@@ -50,10 +50,10 @@ class BatchedRun:
         self._stopped: list[Literal["eos", "length"]] = ["length"] * len(prompts)
 
     def answers(
-        self, stop_ids: set[int], progress: Callable | None
+        self, stop_ids: set[int], say: Callable[[int], None]
     ) -> list[tuple[list[int], Literal["eos", "length"]]]:
-        """Token ids and why each ended, in the order of the prompts."""
-        done = tokens = 0
+        """Token ids and why each ended, in the order of the prompts; `say`: each decode call, by tokens so far."""
+        tokens = 0
         if self._shared:
             prefix = [(token, at, len(self._slots), False) for at, token in enumerate(self._prompts[0][: self._shared])]
             for start in range(0, len(prefix), self._batch_tokens):
@@ -62,11 +62,9 @@ class BatchedRun:
             entries, speakers = self._next_batch()
             logits = self._decode(entries)
             for index, token in zip(speakers, logits.argmax(axis=1).tolist() if speakers else [], strict=True):
-                ended = self._take(index, token, stop_ids)
+                self._take(index, token, stop_ids)
                 tokens += 1
-                done += ended
-                if ended and progress:
-                    progress(done, len(self._prompts), {"tokens": tokens})
+            say(tokens)
         return list(zip(self._answers, self._stopped, strict=True))
 
     def _decode(self, entries: list[Entry]) -> np.ndarray:
@@ -105,7 +103,7 @@ class BatchedRun:
                 speakers.append(index)
         return entries, speakers
 
-    def _take(self, index: int, token: int, stop_ids: set[int]) -> bool:
+    def _take(self, index: int, token: int, stop_ids: set[int]) -> None:
         """Note what a slot said; free the slot when its answer ends."""
         slot = self._slots[index]
         answer = self._answers[slot.prompt]
@@ -117,7 +115,6 @@ class BatchedRun:
         ended = token in stop_ids or len(answer) >= slot.room_tokens
         if ended:
             self._slots[index] = None
-        return ended
 
 
 def shared_prefix_tokens(prompts: list[list[int]]) -> int:

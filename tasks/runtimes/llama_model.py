@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import ArtifactError
+from tasks.core.progress import Beat, silent
 from tasks.prompts.chat_template import render_template, thinking_switch
-from tasks.runtimes.generation import Generation, is_small
+from tasks.runtimes.generation import Generation, is_small, token_beat
 from tasks.runtimes.llama_binding import complaints, decode, forget_complaints, llama_api
 from tasks.runtimes.llama_decode import BatchedRun, shared_prefix_tokens
 
@@ -150,14 +151,14 @@ class LlamaEngine:
         prompts: list[list[int]],
         max_new_tokens: int,
         stop_ids: Collection[int] | None = None,
-        progress: Callable[[int, int, dict], None] | None = None,
+        beat: Beat = silent,
         *,
         slots: int = 32,
     ) -> list[Generation]:
         """Greedy answers in the order of the prompts, `slots` sequences at a time in one decode call.
 
         A prefix that all prompts share is decoded once and copied. `stop_ids` defaults to the file's EOS.
-        `progress(done, total, {"tokens": ...})` is called as answers end.
+        `beat`: each decode call, by tokens so far.
         """
         if not prompts:
             return []
@@ -168,6 +169,7 @@ class LlamaEngine:
         per_sequence = min(self.context_tokens, longest + max_new_tokens)
         shared = shared_prefix_tokens(prompts)
         slots = min(slots, len(prompts), self._batch_tokens)
+        most_tokens = sum(min(max_new_tokens, per_sequence - len(prompt)) for prompt in prompts)
         with self._context(per_sequence, sequences=slots + bool(shared)) as context:
             run = BatchedRun(
                 context,
@@ -179,7 +181,7 @@ class LlamaEngine:
                 batch_tokens=self._batch_tokens,
                 vocab_size=self.vocab_size,
             )
-            produced = run.answers({self.eos_id} if stop_ids is None else set(stop_ids), progress)
+            produced = run.answers({self.eos_id} if stop_ids is None else set(stop_ids), token_beat(beat, most_tokens))
         return [Generation(ids, self.detokenize(ids), stopped) for ids, stopped in produced]
 
     def _refuse_too_long(self, tokens: int) -> None:

@@ -18,15 +18,17 @@ class ForgettingConfig(Settings):
 
     probe_rows: int = Field(default=24, ge=1)
     """Held-out prompts that base and base+adapter answer, greedily."""
-    probe_max_new_tokens: int = Field(default=1024, ge=8)
-    """Longest answer to a prompt, in tokens; it must exceed the longest answer of the training rows."""
+    probe_answer_ratio: float = Field(default=2.0, gt=1)
+    """Longest answer to a probed prompt, as a multiple of the longest answer of the training rows in tokens; at least 32
+    tokens, at most what the context leaves. A healthy model stays near what it was taught (max_trace_length_ratio), and more
+    only lets a loop run on: measured by a constant of 1,024 tokens, the probe outlasted the training that it judged."""
     min_probe_traces: int = Field(default=8, ge=1)
     """Fewest answers, or concluding traces, from which a share or a median is judged; from fewer it cannot be told."""
     max_trace_loss_fraction: float = Field(default=0.1, ge=0, lt=1)
     """How far the share of answers with exactly one well-formed trace may fall below the base's: two of 24. Measured: the
     right run loses none, a collapsed one all."""
     max_cut_off_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Largest share of answers that reach probe_max_new_tokens, or the base's own share when that is larger. Measured as above:
+    """Largest share of answers that reach that length, or the base's own share when that is larger. Measured as above:
     none, all."""
     max_trace_length_ratio: float = Field(default=1.5, gt=1)
     """How many times longer, or shorter, the median trace may be than the training rows', in characters; a base that lies

@@ -8,15 +8,17 @@ follow from it. forgetting_checks.py judges the numbers.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_contracts.verdict import Check, report
+from tasks.core.progress import UNIT, Beat, named, silent
 from tasks.core.stage import Job
 from tasks.formats.jsonl import as_lines
-from tasks.formats.token_rows import TokenRow, read_token_rows
+from tasks.formats.token_rows import TokenRow, longest_completion_tokens, read_token_rows
 from tasks.prompts import chat
 from tasks.recipes import keeps_trace, load_recipe
 from tasks.runtimes import hf_model
@@ -32,6 +34,8 @@ ANSWERS_FILE = "forgetting.jsonl"
 """In the stage's work folder: what the base and the trained model answered to each prompt."""
 _BATCH_ROWS = 24
 """Prompts answered at once. For Qwen3-0.6B in bfloat16, 24 rows of 1,600 tokens keep 4.4 GB of keys and values."""
+_LEAST_LIMIT_TOKENS = 32
+"""Room for the answer of a model that was taught a word or two."""
 _REFERENCE_ROWS = 256
 """Training rows whose traces the tuned model's are compared with."""
 
@@ -43,15 +47,18 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
         tokenizer = hf_model.load_tokenizer(base)
     header = chat.answer_header(tokenizer)
     asked, prompts = _read(job, "heldout", config.probe_rows if traced else 0)
+    longest_tokens = longest_completion_tokens(job.inputs["rows"] / "train.parquet")
+    limit_tokens = answer_limit_tokens(config.probe_answer_ratio, longest_tokens, _context_left(base, prompts))
 
-    def losses_and_answers(trained: Path | None) -> tuple[list[float], list[Generation]]:
+    def losses_and_answers(which: str, trained: Path | None) -> tuple[list[float], list[Generation]]:
         with hf_model.quiet():
             model = hf_model.load_model(base, compute_dtype, adapter=trained)
-        answers = _answers(config, model, tokenizer, prompts, job)
-        return general_losses(model, tokenizer), [replace(a, text=a.text.removeprefix(header)) for a in answers]
+        answers = _answers(model, tokenizer, prompts, limit_tokens, named(job.beat, f"forgetting probe, {which} model"))
+        losses = general_losses(model, tokenizer, named(job.beat, f"general text, {which} model"))
+        return losses, [replace(a, text=a.text.removeprefix(header)) for a in answers]
 
     with hf_model.few_threads(base):
-        before, after = losses_and_answers(None), losses_and_answers(job.out)
+        before, after = losses_and_answers("base", None), losses_and_answers("tuned", job.out)
     general = check_general_loss(before[0], after[0], config.max_general_loss_increase_nats, len(tokenizer))
     if not traced:
         why = f"not made: answers of the recipe {job.recipe} carry no trace"
@@ -66,8 +73,21 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
         Measured.of(read([one.text for one in some], asked), sum(one.stopped == "length" for one in some))
         for _, some in (before, after)
     ]
-    longest_tokens = max(len(row) - start for row, start in ids)
-    return [general, *judge(config, *numbers, Measured.of(read(taught, rows)), longest_tokens)]
+    return [general, *judge(config, *numbers, Measured.of(read(taught, rows)), longest_tokens, limit_tokens)]
+
+
+def answer_limit_tokens(ratio: float, longest_tokens: int, context_left_tokens: int | None) -> int:
+    """Longest answer to a probed prompt, in tokens: `ratio` times the longest of the training rows, as the context allows.
+
+    `context_left_tokens`: what the longest prompt leaves of the context; None where the model does not say.
+    """
+    wanted = max(_LEAST_LIMIT_TOKENS, math.ceil(ratio * longest_tokens))
+    return wanted if context_left_tokens is None else max(1, min(wanted, context_left_tokens))
+
+
+def _context_left(base: Path, prompts: list[TokenRow]) -> int | None:
+    context = hf_model.own_context_tokens(base)
+    return None if context is None else context - max((start for _, start in prompts), default=0)
 
 
 def _read(job: Job, split: str, n_rows: int) -> tuple[list[dict], list[TokenRow]]:
@@ -78,18 +98,22 @@ def _read(job: Job, split: str, n_rows: int) -> tuple[list[dict], list[TokenRow]
 
 
 def _answers(
-    config: ForgettingConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: list[TokenRow],
-    job: Job,
+    limit_tokens: int,
+    beat: Beat,
 ) -> list[Generation]:
     stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
     prompts = [row[:start] for row, start in rows]
-    return hf_model.generate(model, tokenizer, prompts, config.probe_max_new_tokens, stops, _BATCH_ROWS, job.beat)
+    return hf_model.generate(model, tokenizer, prompts, limit_tokens, stops, _BATCH_ROWS, beat)
 
 
-def general_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[float]:
+def general_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, beat: Beat = silent) -> list[float]:
     """Loss on each passage of general_text.txt, in nats a token."""
-    passages = [one for one in GENERAL_TEXT.read_text("utf-8").split("\n\n") if one.strip()]
-    return [hf_model.completion_loss(model, [(chat.text_ids(tokenizer, one), 1)]) for one in passages]
+    passages = [passage for passage in GENERAL_TEXT.read_text("utf-8").split("\n\n") if passage.strip()]
+    losses = []
+    for done, passage in enumerate(passages, 1):
+        losses.append(hf_model.completion_loss(model, [(chat.text_ids(tokenizer, passage), 1)]))
+        beat(done, len(passages), {UNIT: "passages"})
+    return losses

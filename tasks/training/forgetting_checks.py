@@ -100,13 +100,19 @@ def check_general_loss(before: Sequence[float], after: Sequence[float], limit_na
 
 
 def judge(
-    config: ForgettingConfig, before: Measured, after: Measured, rows: Measured, longest_tokens: int
+    config: ForgettingConfig,
+    before: Measured,
+    after: Measured,
+    rows: Measured,
+    longest_tokens: int,
+    limit_tokens: int,
 ) -> list[Check]:
     """A verdict on each number of the tuned model, beside the base's and the training rows'.
 
-    `longest_tokens` is the longest answer of the training rows: a limit below it would cut off healthy answers.
+    `longest_tokens` is the longest answer of the training rows. Where the context leaves less, answers were cut at a limit
+    (`limit_tokens`) that cuts off healthy answers too.
     """
-    checks = [_one_trace(config, before, after), _cut_off(config, before, after, longest_tokens)]
+    checks = [_one_trace(config, before, after), _cut_off(config, before, after, longest_tokens, limit_tokens)]
     if not _had_traces(config, before) and after.begun < config.min_probe_traces:
         why = f"length, repetition and agreement are not judged: {_counts('begun', before, after)}"
         return [*checks, report("probed answers that begin a trace", after.begun, detail=why)]
@@ -152,14 +158,19 @@ def _one_trace(config: ForgettingConfig, before: Measured, after: Measured) -> C
     return _held(config, name, share, ">=", limit, detail, after.answers)
 
 
-def _cut_off(config: ForgettingConfig, before: Measured, after: Measured, longest_tokens: int) -> Check:
+def _cut_off(
+    config: ForgettingConfig, before: Measured, after: Measured, longest_tokens: int, limit_tokens: int
+) -> Check:
     name, share = "fraction of probed answers that are cut off", after.share(after.cut_off)
-    detail = f"{_counts('cut_off', before, after)}, at {config.probe_max_new_tokens} tokens"
+    detail = f"{_counts('cut_off', before, after)}, at {limit_tokens} tokens"
     if before.cut_off == before.answers:
         return report(name, share, detail=f"not judged: {detail}")
     limit = max(config.max_cut_off_fraction, before.share(before.cut_off))
-    if longest_tokens >= config.probe_max_new_tokens:
-        fix = f"Raise train.forgetting.probe_max_new_tokens: answers of the training rows reach {longest_tokens} tokens"
+    if longest_tokens >= limit_tokens:
+        fix = (
+            f"The probed prompts leave {limit_tokens} tokens of the base's context, and answers of the training rows reach "
+            f"{longest_tokens}: shorten the prompts, or take a base with a longer context"
+        )
         return check(name, share, "<=", limit, detail=detail, fix=fix, enough=False)
     return _held(config, name, share, "<=", limit, detail, after.answers)
 

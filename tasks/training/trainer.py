@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_contracts.verdict import Verdict
 from tasks.core.errors import ArtifactError, ConfigError
+from tasks.core.progress import UNIT
 from tasks.core.stage import Job
 from tasks.formats.lora_file import EXPERTS_IN_OUT, EXPERTS_OUT_IN, OUT_IN
 from tasks.formats.safetensors_file import TensorEntry, read_entries, torch_dtype
@@ -194,7 +195,7 @@ def _callbacks(job: Job):
 
         def on_log(self, args, state, control, logs=None, **_):
             if logs and "loss" in logs:
-                job.beat(state.global_step, state.max_steps, {"loss": round(logs["loss"], 4)})
+                job.beat(state.global_step, state.max_steps, {UNIT: "steps", "loss": round(logs["loss"], 4)})
 
         def on_save(self, args, state, control, **_):
             checkpoints.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}", job.key, state.global_step)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import time
 from pathlib import Path
 
 import pytest
 
+import tasks.export_gguf as export
 from data_contracts.errors import ArtifactError
 from data_contracts.verdict import Check, Verdict, failures
 from tasks.export_gguf import ExportConfig, export_gguf, file_name, verify_export
@@ -36,8 +38,35 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model = make_tiny_model(folder / "model", hidden_size=256, weight_std=0.08)
     beats: list[tuple[int, int, dict]] = []
     export_gguf(CONFIG, model, folder / "gguf", prompt_digest=DIGEST, beat=lambda *beat: beats.append(beat))
-    assert beats[-1][:2] == (3, 3)
+    assert beats[-1] == (3, 3, {"unit": "files"})
+    written = {numbers["doing"]: done for done, _, numbers in beats[:-1]}
+    sizes = {f"writing {path.name}": path.stat().st_size for path in (folder / "gguf").iterdir()}
+    assert written == sizes and len(sizes) == 3
+    assert all(0 <= done <= total and numbers["at_most"] for done, total, numbers in beats[:-1])
     return model, folder / "gguf"
+
+
+def test_a_hung_quantiser_falls_silent_while_a_slow_one_beats(exported, tmp_path, monkeypatch):
+    """The quantiser is a call into C that nobody can ask: its file says whether it gets on."""
+    beats: list[int] = []
+    said: dict[str, int] = {}
+
+    def slow_then_hung(_source: Path, target: Path, *_: object) -> None:
+        with target.open("wb", buffering=0) as file:
+            for _ in range(3):
+                file.write(b"x" * 1000)
+                time.sleep(1.5)
+            said["moving"] = len(beats)
+            time.sleep(3)
+            said["hung"] = len(beats)
+
+    (tmp_path / "model-f16.gguf").write_bytes(b"x" * 9000)
+    monkeypatch.setattr(export, "_quantize", slow_then_hung)
+    monkeypatch.setattr(export.gguf_convert, "convert", lambda *_, **__: None)
+    config = CONFIG.model_copy(update={"quantizations": ["q8_0"]})
+    export_gguf(config, exported[0], tmp_path, prompt_digest=DIGEST, beat=lambda done, *_: beats.append(done))
+    moving = beats[: said["moving"]]
+    assert len(moving) >= 2 and moving == sorted(set(moving)) and moving[-1] == 3000 and said["hung"] == said["moving"]
 
 
 @pytest.fixture

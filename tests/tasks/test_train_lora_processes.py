@@ -95,7 +95,7 @@ def test_kill_9_of_child_of_flow_and_of_both_loses_nothing(tiny_base, tiny_rows,
         said = Flow(shop).kill(whom, moment)
         if whom == "child":
             assert "train_lora: the child process was killed by SIGKILL" in said
-            assert "Last seen: step" in said
+            assert f"of {STEPS} steps, loss " in said
         assert shop.published(STAGE.kind) == []
     artifact = Flow(shop).finish()
 

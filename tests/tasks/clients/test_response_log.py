@@ -50,7 +50,7 @@ def test_equal_prompts_are_asked_once_and_answers_come_in_the_order_of_the_asks(
         answers = answer_all(asks, log, source, lambda *beat: beats.append(beat))
     assert len(source.asked) == 3
     assert [one.text.split()[1] for one in answers] == ["0", "1", "2", "2", "1", "0"]
-    assert beats[-1][:2] == (6, 6) and set(beats[-1][2]) == {"tokens_per_s", "left_s"}
+    assert beats[-1][:2] == (6, 6) and set(beats[-1][2]) == {"unit", "tokens_per_s", "left_s"}
 
 
 def test_the_log_gives_back_every_character_without_asking(tmp_path):

@@ -67,6 +67,16 @@ def test_vllm_answers_as_transformers_does(source, folder):
 
 
 @needs_vllm
+def test_tokens_move_while_no_answer_has_ended(source, monkeypatch):
+    """One long answer: what is said of it before it ends grows, and a count that stands still is not said again."""
+    seen: list[dict] = []
+    ((_, answer),) = source.answers(asks(1, max_tokens=440), seen.append)
+    counts = [numbers["tokens"] for numbers in seen if "tokens" in numbers]
+    assert answer.completion_tokens > 400
+    assert len(counts) >= 2 and counts == sorted(set(counts)) and 0 < counts[0] < counts[-1] <= 440, counts
+
+
+@needs_vllm
 def test_one_worker_answers_batch_after_batch_and_keeps_the_room_of_each(source):
     list(source.answers(asks(1, max_tokens=3), lambda _n: None))
     workers = [one.process.pid for one in source.workers]
@@ -154,7 +164,7 @@ def test_a_worker_dies_with_its_parent(folder, tmp_path):
     from pathlib import Path
     from tasks.clients.vllm_settings import DEFAULT_PYTHON, VllmSettings
     from tasks.clients.vllm_client import VllmSource
-    from tests.tasks.test_vllm_source import asks
+    from tests.tasks.clients.test_vllm_client import asks
     source = VllmSource(Path({str(folder)!r}), VllmSettings(), {DEFAULT_PYTHON!r}, Path({str(tmp_path)!r}))
     answers = source.answers(asks(64, max_tokens=400), lambda _n: None)
     next(answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.core.child import HUB_SECRETS, Watch, run_child
+from tasks.core.child import HUB_SECRETS, Moves, Watch, beat_file, run_child
 from tasks.core.errors import ChildError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,7 +43,7 @@ def test_progress_arrives_and_a_good_end_is_silent(tmp_path):
 
 def test_a_failure_tells_the_last_step_and_the_end_of_the_log(tmp_path):
     body = BEATS + "beat(7, 7, {}); print('CUDA went away'); sys.exit(3)\n"
-    with pytest.raises(ChildError, match=r"exited with code 3\. Last seen: step 7 of 7") as error:
+    with pytest.raises(ChildError, match=r"exited with code 3\. Last seen: 7 of 7\.") as error:
         run_child(script(tmp_path, body), tmp_path, Watch())
     assert "CUDA went away" in str(error.value)
 
@@ -60,7 +61,7 @@ time.sleep(600)
 """
     )
     started = time.monotonic()
-    with pytest.raises(ChildError, match=r"no progress for 2 s\. Last seen: step 5 of 100 \{'loss': 1.25\}"):
+    with pytest.raises(ChildError, match=r"no progress for 2 s\. Last seen: 5 of 100, loss 1.25\."):
         run_child(script(tmp_path, body), tmp_path, Watch(no_progress_s=2))
     assert time.monotonic() - started < 30
     assert_gone(tmp_path)
@@ -70,6 +71,50 @@ def test_the_wall_clock_stops_a_child_that_beats_for_ever(tmp_path):
     body = BEATS + "i = 0\nwhile True:\n    i += 1; beat(i, 10**9, {}); time.sleep(0.25)\n"
     with pytest.raises(ChildError, match="ran longer than 2 s"):
         run_child(script(tmp_path, body), tmp_path, Watch(wall_clock_s=2))
+
+
+def test_beats_that_change_nothing_are_no_progress_and_the_kill_says_what_was_done(tmp_path):
+    numbers = "{'doing': 'forgetting probe, base model', 'unit': 'tokens', 'at_most': True}"
+    body = BEATS + f"while True:\n    beat(3120, 24576, {numbers}); time.sleep(0.25)\n"
+    said = (
+        r"no progress for 2 s \(\d+ beats that changed nothing\)\. "
+        r"Last seen: forgetting probe, base model: 3,120 of at most 24,576 tokens\."
+    )
+    with pytest.raises(ChildError, match=said):
+        run_child(script(tmp_path, body), tmp_path, Watch(wall_clock_s=30, no_progress_s=2))
+
+
+@pytest.mark.parametrize(
+    "beat", ["beat(5, 9, {'tokens': i})", "beat(i, 0, {})", "beat(5, 9, {'file': f'shard {i}'})"], ids=str
+)
+def test_a_slow_child_whose_beats_move_outlives_no_progress(tmp_path, beat):
+    """Six seconds of work, four without a beat that moves are too long; the first seconds are the interpreter's."""
+    body = BEATS + f"for i in range(12):\n    {beat}; time.sleep(0.5)\n"
+    run_child(script(tmp_path, body), tmp_path, Watch(no_progress_s=4))
+
+
+def test_two_that_stand_still_do_not_pass_for_a_step_by_taking_turns():
+    moves = Moves()
+    turns = [{"done": 3, "total": 9, "numbers": {"judge": name}} for name in ("one", "other")] * 5
+    assert [moves.moved(beat) for beat in turns] == [True, True] + [False] * 8
+    assert moves.still == 8
+    assert not moves.moved({**turns[0], "total": 8}), "a bound that shrinks is no work done"
+    assert moves.moved({**turns[0], "done": 4}) and moves.still == 0
+
+
+def test_the_first_beat_of_a_label_and_the_last_of_a_count_are_written_and_few_between(tmp_path):
+    beat = beat_file(tmp_path / "beats.jsonl")
+    for done in range(1, 101):
+        beat(done, 100, {"doing": "first"})
+    for done in range(1, 101):
+        beat(done, 0, {"doing": "second"})
+    lines = [json.loads(line) for line in (tmp_path / "beats.jsonl").read_text().splitlines()]
+    assert [(one["numbers"]["doing"], one["done"]) for one in lines[:3]] == [
+        ("first", 1),
+        ("first", 100),
+        ("second", 1),
+    ]
+    assert len(lines) < 10
 
 
 def test_kill_9_of_a_child_names_the_signal(tmp_path):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.test_child import BEATS, script
 
 from tasks.core.child import WILL_NOT_FINISH, Pace, Watch, run_child
 from tasks.core.errors import ChildError
+from tests.tasks.core.test_child import BEATS, script
 
 STORY_S, STORY_STEPS, STORY_DIED_AT = 10_800, 875, 684
 """The story's limit of three hours, its 875 steps, and step 684, at which it was killed after 2 h 59 min."""
@@ -49,7 +49,15 @@ def test_a_stage_that_counts_anew_starts_a_new_pace():
     pace = Pace(1000)
     assert all(pace.late(float(i), i, 100) == "" for i in range(1, 101))
     assert pace.late(101.0, 1, 100) == ""
-    assert pace.first == (101.0, 1)
+    assert pace.rate.first == (101.0, 1)
+
+
+def test_a_bound_is_no_end_and_another_label_is_another_pace():
+    pace, slow = Pace(1000), {"doing": "probe", "unit": "tokens"}
+    assert not any(pace.late(10.0 * i, i, 1000, {**slow, "at_most": True}) for i in range(1, 30))
+    assert any(pace.late(300 + 10.0 * i, 30 + i, 1000, slow) for i in range(1, 30)), "the same with a total that is one"
+    assert pace.late(700.0, 100, 1000, {**slow, "doing": "writing"}) == "" and pace.rate.first == (700.0, 100)
+    assert not any(pace.late(700 + 10.0 * i, 100 + i, 0, {}) for i in range(1, 29)), "a total that is not known"
 
 
 def test_the_warning_comes_before_the_kill_and_names_what_to_do(tmp_path):

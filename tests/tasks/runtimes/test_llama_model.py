@@ -60,11 +60,16 @@ def assert_same_but_for_ties(engine: LlamaEngine, prompts, many: list[Generation
 def test_answers_of_many_slots_equal_one_by_one(engine, shared_tokens):
     prompts = make_prompts(21, shared_tokens)
     seen: list[tuple] = []
-    many = engine.generate(prompts, 40, slots=8, progress=lambda *beat: seen.append(beat))
+    many = engine.generate(prompts, 40, slots=8, beat=lambda *beat: seen.append(beat))
     single = [engine.generate([prompt], 40)[0] for prompt in prompts]
     assert assert_same_but_for_ties(engine, prompts, many, single) >= 18
     assert len({tuple(one.ids) for one in many}) > 15, "a model that always says the same proves nothing"
-    assert [done for done, *_ in seen] == list(range(1, 22)) and seen[-1][2]["tokens"] >= sum(len(g.ids) for g in many)
+    counts = [tokens for tokens, *_ in seen]
+    assert counts == sorted(counts) and counts[-1] >= sum(len(one.ids) for one in many)
+    assert max(b - a for a, b in zip([0, *counts], counts, strict=False)) <= 8, (
+        "each decode call beats, not each answer"
+    )
+    assert {beat[1] for beat in seen} == {21 * 40} and seen[0][2] == {"unit": "tokens", "at_most": True}
 
 
 def test_answers_do_not_depend_on_small_batches(model, engine):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
 from data_contracts.verdict import failures
+from tasks.formats.token_rows import longest_completion_tokens, read_token_rows
 from tasks.recipes.signals import recipe as signals
 from tasks.training import forgetting
 from tasks.training.config import ForgettingConfig
@@ -45,9 +48,33 @@ def test_an_adapter_without_effect_answers_as_its_base(tiny_adapter, tmp_path):
     assert all(line["before"] == line["after"] for line in answers(job))
 
 
+def test_the_room_of_an_answer_follows_the_longest_training_answer_and_the_context():
+    assert forgetting.answer_limit_tokens(2.0, 112, None) == 224
+    assert forgetting.answer_limit_tokens(1.5, 101, 4096) == 152
+    assert forgetting.answer_limit_tokens(2.0, 3, 4096) == 32, "an answer of a word still has room to ramble"
+    assert forgetting.answer_limit_tokens(2.0, 112, 100) == 100
+    assert forgetting.answer_limit_tokens(2.0, 112, -5) == 1
+
+
+def test_the_probe_beats_by_name_and_cuts_where_the_training_answers_say(tiny_adapter, tiny_rows, tmp_path):
+    job, beats = copy_of(tiny_adapter, tmp_path), []
+    found = probed(replace(job, beat=lambda *beat: beats.append(beat)))
+    rows = read_token_rows(tiny_rows / "train.parquet")
+    longest_tokens = max(len(ids) - start for ids, start in rows)
+    assert longest_completion_tokens(tiny_rows / "train.parquet") == longest_tokens
+    limit_tokens = math.ceil(TRAIN_CONFIG.forgetting.probe_answer_ratio * longest_tokens)
+    assert f"at {limit_tokens} tokens" in found["fraction of probed answers that are cut off"].detail
+    doing = list(dict.fromkeys(numbers["doing"] for _, _, numbers in beats))
+    assert doing == [
+        f"{what}, {which} model" for which in ("base", "tuned") for what in ("forgetting probe", "general text")
+    ]
+    probe = [beat for beat in beats if beat[2]["doing"] == "forgetting probe, base model"]
+    assert len(probe) >= limit_tokens / 2 and {total for _, total, _ in probe} == {4 * limit_tokens}
+
+
 def test_as_many_rows_as_there_are_is_enough(tiny_adapter, tmp_path):
     job = copy_of(tiny_adapter, tmp_path)
-    probed(job, TRAIN_CONFIG.forgetting.model_copy(update={"probe_rows": 1000, "probe_max_new_tokens": 8}))
+    probed(job, TRAIN_CONFIG.forgetting.model_copy(update={"probe_rows": 1000, "probe_answer_ratio": 1.01}))
     assert len(answers(job)) == HELDOUT_ROWS
 
 

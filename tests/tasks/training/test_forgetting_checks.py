@@ -23,7 +23,7 @@ LOOPS = "mean fraction of repeated 4-grams in the traces"
 AGREES = "fraction of traces whose conclusion agrees with the answer"
 CONFIG = ForgettingConfig()
 TRAIN, HELDOUT = signals_world.nano_rows(48, CONFIG.probe_rows, 42)
-LONGEST_TOKENS = 150
+LONGEST_TOKENS, LIMIT_TOKENS = 150, 300
 NO_TRACE = [json.dumps(signals.answer_of(row)) for row in HELDOUT]
 
 
@@ -38,7 +38,11 @@ def numbers(answers: list[str], rows: list[dict] = HELDOUT, cut_off: int = 0) ->
 def judged(after: list[str], before: list[str] | None = None, cut_off: int = 0, config: ForgettingConfig = CONFIG):
     """Name -> check of these answers, beside a base whose answers are `before` (healthy ones unless given)."""
     base = numbers(healthy() if before is None else before)
-    return by_name(judge(config, base, numbers(after, cut_off=cut_off), numbers(healthy(TRAIN), TRAIN), LONGEST_TOKENS))
+    return by_name(
+        judge(
+            config, base, numbers(after, cut_off=cut_off), numbers(healthy(TRAIN), TRAIN), LONGEST_TOKENS, LIMIT_TOKENS
+        )
+    )
 
 
 def by_name(checks) -> dict:
@@ -69,7 +73,7 @@ def test_the_hand_written_examples_pass_too():
     heldout, gold = examples("heldout"), examples("gold")
     some = heldout[: CONFIG.probe_rows]
     told = numbers(healthy(some), some)
-    checks = judge(CONFIG, told, told, numbers(healthy(gold), gold), LONGEST_TOKENS)
+    checks = judge(CONFIG, told, told, numbers(healthy(gold), gold), LONGEST_TOKENS, LIMIT_TOKENS)
     assert len(checks) == 5
     assert not failures(checks)
     assert told.concluding >= CONFIG.min_probe_traces
@@ -177,7 +181,7 @@ def test_each_limit_is_read(knob, value, what):
 def test_answers_that_never_end_fail():
     found = judged(healthy(), cut_off=6)
     assert not_passed(found) == {CUT: Verdict.FAIL}
-    assert "0 of 24 before, 6 of 24 after, at 1024 tokens" in found[CUT].sentence()
+    assert "0 of 24 before, 6 of 24 after, at 300 tokens" in found[CUT].sentence()
     assert not not_passed(judged(healthy(), cut_off=6, config=ForgettingConfig(max_cut_off_fraction=0.25)))
 
 
@@ -200,7 +204,7 @@ def test_traces_that_conclude_nothing_cannot_tell():
 def test_too_few_prompts_cannot_tell_and_say_what_to_raise():
     few = HELDOUT[: CONFIG.min_probe_traces - 1]
     told = numbers(healthy(few), few)
-    found = by_name(judge(CONFIG, told, told, numbers(healthy(TRAIN), TRAIN), LONGEST_TOKENS))
+    found = by_name(judge(CONFIG, told, told, numbers(healthy(TRAIN), TRAIN), LONGEST_TOKENS, LIMIT_TOKENS))
     assert set(not_passed(found).values()) == {Verdict.CANNOT_TELL}
     assert len(not_passed(found)) == 5
     assert all("Raise train.forgetting.probe_rows" in one.sentence() for one in found.values())
@@ -208,9 +212,9 @@ def test_too_few_prompts_cannot_tell_and_say_what_to_raise():
 
 def test_a_limit_that_cuts_off_healthy_answers_cannot_tell():
     told = numbers(healthy())
-    found = by_name(judge(CONFIG, told, told, told, CONFIG.probe_max_new_tokens))
+    found = by_name(judge(CONFIG, told, told, told, LIMIT_TOKENS, LIMIT_TOKENS))
     assert not_passed(found) == {CUT: Verdict.CANNOT_TELL}
-    assert "probe_max_new_tokens: answers of the training rows reach 1024 tokens" in found[CUT].sentence()
+    assert "leave 300 tokens of the base's context, and answers of the training rows reach 300" in found[CUT].sentence()
 
 
 def test_a_base_that_wrote_no_trace_has_none_to_lose():
