@@ -14,15 +14,10 @@ import polars as pl
 
 from data_contracts.audit import assessment, writing
 from data_contracts.audit.content_order import by_content, content_lots
+from data_contracts.audit.guessing import SEED
 from data_contracts.audit.heldout_search import HeldoutSearch
 from data_contracts.audit.overlap import file_checks, some, split_checks
-from data_contracts.audit.shortcuts import (
-    MALFORMED_ROWS,
-    SAMPLE_ROWS,
-    SEED,
-    length_independence,
-    surface_shortcuts,
-)
+from data_contracts.audit.shortcuts import MALFORMED_ROWS, SAMPLE_ROWS, length_independence, surface_shortcuts
 from data_contracts.audit.similarity import normalised, repeats
 from data_contracts.errors import ConfigError, ContractError
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits

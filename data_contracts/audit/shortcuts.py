@@ -8,12 +8,12 @@ which its trace alone must not give away: its input is there to show it (an empt
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from data_contracts.audit.content_order import content_lots
+from data_contracts.audit.guessing import FOLDS, SEED, accuracy_and_chance
 from data_contracts.audit.surface import surface_features
 from data_contracts.limits import AssessmentLimits, Limits
 from data_contracts.verdict import Check, check, report
@@ -30,22 +30,8 @@ MALFORMED_ROWS = 150
 """Malformed rows that are set beside others, and ..."""
 OTHERS_EACH = 9
 """... how many well-formed ones beside each: with more, what half of the malformed rows begin with would be no frequent value."""
-FOLDS = 5
-MAX_REPEATS = 20
-"""Draws of the folds over which an accuracy is averaged: one draw of 60 rows moves by 0.05, and a limit is 0.15 above chance."""
-FITTED_ROWS = 3_000
-"""... but no more rows in all: a draw is the steadier the more rows it has."""
-PERMUTED = 200
-"""Permutations of the labels that give mean and spread of chance, where ..."""
-PERMUTED_BELOW_ROWS = 600
-"""... there are fewer rows than this."""
-LEVEL = 0.05
-"""How often chance alone may refuse a set, over all guesses that are looked at."""
-SEED = 42
 LOOKS = 16
 """Guesses that are looked at in one set: length and surface of seven labels, and of a malformed input."""
-RIDGE_ROWS = 10.0
-"""Penalty of a fit, as a number of rows: some 80 standardised features on as few as 40 rows need it, hundreds outweigh it."""
 NAMED_FEATURES = 3
 FIGURES = ("digits", "percent signs", "currency signs", "characters a word")
 """Features that tell whether a trace comes to a probability, and what it weighs on the way: one of a malformed input cannot.
@@ -346,67 +332,6 @@ def _cannot(name: str, advantage: float | None, counts: dict) -> Check:
     return check(
         name, None, "<=", round(0.5 + advantage, 6), detail=detail, fix=f"Add rows: {FOLDS} of each class at least"
     )
-
-
-def accuracy_and_chance(features: np.ndarray, target: np.ndarray, looks: int) -> tuple[float, float]:
-    """(mean balanced accuracy over repeated folds, what chance gives at most when so many guesses are looked at).
-
-    The guesser is a ridge discriminant: least squares on indicators of the classes is linear discriminant analysis (Hastie,
-    Tibshirani and Friedman, The Elements of Statistical Learning, section 4.3), and each class's score is divided by its share,
-    so that a rare class counts as much as a frequent one. It is a matrix times the indicators, so that permuted labels cost
-    hardly more than the true ones. One feature is given its square too: a class in the middle of the range is found.
-
-    Chance: mean and spread of the same number over PERMUTED permutations of the labels, at the one-sided level of LEVEL
-    divided by `looks` (Bonferroni), as a normal quantile: of 2,000 dealt labels of gold 0.0495 were beyond that of 0.05, and
-    0.0035 beyond that of 0.0031. From PERMUTED_BELOW_ROWS rows on, the standard error of a mean of recalls.
-    """
-    import numpy as np
-
-    values = _standardised(features.astype(np.float64))
-    if features.shape[1] == 1:
-        values = _standardised(np.hstack([values, values**2]))
-    classes, codes = np.unique(target, return_inverse=True)
-    random = np.random.default_rng(SEED)
-    small = len(codes) < PERMUTED_BELOW_ROWS
-    labels = np.column_stack([codes, *(random.permutation(codes) for _ in range(PERMUTED if small else 0))])
-    repeats = max(1, min(MAX_REPEATS, FITTED_ROWS // len(codes)))
-    found = np.mean([_accuracies(values, labels, _folds(len(codes), random)) for _ in range(repeats)], axis=0)
-    z = NormalDist().inv_cdf(1 - LEVEL / looks)
-    sizes = np.bincount(codes)
-    chance = 1 / len(classes)
-    spread = float(found[1:].std(ddof=1)) if small else (chance * (1 - chance) * (1 / sizes).sum()) ** 0.5 / len(sizes)
-    return float(found[0]), (float(found[1:].mean()) if small else chance) + z * spread
-
-
-def _standardised(values: np.ndarray) -> np.ndarray:
-    spread = values.std(axis=0)
-    spread[spread == 0] = 1.0
-    return (values - values.mean(axis=0)) / spread
-
-
-def _folds(rows: int, random: np.random.Generator) -> np.ndarray:
-    """Which fold each row is left out in. The labels have no part in it, so that the true ones and permuted ones are alike."""
-    return random.permutation(rows) % FOLDS
-
-
-def _accuracies(values: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Balanced accuracy of each column of `labels` (rows, labellings), each row guessed by the folds that it is not in."""
-    import numpy as np
-
-    rows, n_classes = len(values), labels.max() + 1
-    indicators = (labels[:, :, None] == np.arange(n_classes)).astype(np.float64)
-    guesses = np.empty(labels.shape, dtype=int)
-    for fold in range(FOLDS):
-        out = folds == fold
-        centre = values[~out].mean(axis=0)
-        centred = values[~out] - centre
-        penalised = centred.T @ centred + RIDGE_ROWS * np.eye(values.shape[1])
-        hat = (values[out] - centre) @ np.linalg.solve(penalised, centred.T)  # (rows left out, rows fitted on)
-        scores = (hat @ indicators[~out].reshape(rows - out.sum(), -1)).reshape(out.sum(), *indicators.shape[1:])
-        shares = indicators[~out].mean(axis=0)
-        guesses[out] = (scores / np.maximum(shares, 1 / rows)).argmax(axis=2)
-    right = (guesses == labels)[:, :, None] * indicators
-    return (right.sum(axis=0) / indicators.sum(axis=0)).mean(axis=1)
 
 
 def telling(features: np.ndarray, target: np.ndarray, names: list[str]) -> str:

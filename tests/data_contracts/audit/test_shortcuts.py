@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 
 from data_contracts.audit.audit import audit_rows
+from data_contracts.audit.guessing import accuracy_and_chance
 from data_contracts.audit.shortcuts import (
     SAMPLE_ROWS,
     SPLIT_LABELS,
-    accuracy_and_chance,
     length_independence,
     sampled,
     surface_shortcuts,
