@@ -68,7 +68,7 @@ def test_vllm_answers_as_transformers_does(source, folder):
 
 @needs_vllm
 def test_tokens_move_while_the_answers_are_written(source):
-    """Long answers, all at once for some seconds: the count that is reported of them grows, and is not repeated when it stands."""
+    """Long answers, all at once for some seconds: the count reported of them grows, and is not repeated when it stands."""
     seen: list[dict] = []
     answers = [answer for _, answer in source.answers(asks(64, max_tokens=440), seen.append)]
     counts = [numbers["tokens"] for numbers in seen if "tokens" in numbers]
