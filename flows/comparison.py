@@ -14,6 +14,7 @@ from tasks.comparison import preflight as askable
 from tasks.comparison.model_entry import ADAPTER, BASE, MERGED, NF4, ModelEntry, run_input
 from tasks.core import keys
 from tasks.core.artifact import Artifact, Store
+from tasks.core.settings import split_settings
 from tasks.core.stage import Run, Stage, recall
 from tasks.merge_into_nf4 import MergeIntoNf4Config
 from tasks.prepare_base import BaseConfig
@@ -96,7 +97,7 @@ def last_run(run: Run) -> Last:
     strange = [
         f"{role} was made from another {given}"
         for role, (parts, _) in found.items()
-        for given, named in parts["inputs"].items()
+        for given, named in {**parts["work"]["inputs"], **parts["checks"]["inputs"]}.items()
         if given in found and named != f"{found[given][1].kind}:{found[given][1].digest}"
     ]
     if strange:
@@ -107,18 +108,19 @@ def last_run(run: Run) -> Last:
 
 
 def _other_settings(finetune: FinetuneConfig, last: Last) -> list[str]:
-    """Settings that the last run was made with and the profile does not have."""
+    """Settings that shape what the last run made, and that the profile does not have; what only measures is no difference."""
     found = []
     for role, (stage, block) in _MAKERS.items():
         fields = type(now := getattr(finetune, block)).model_fields
-        then = {name: value for name, value in last[role][0]["config"].items() if name in fields}
+        then = {name: value for name, value in last[role][0]["work"]["config"].items() if name in fields}
+        work = split_settings(now)[0]
         # A setting that came after the run, and is not touched, is no difference.
         new = {
             name
-            for name in fields.keys() - then.keys()
+            for name in work.keys() - then.keys()
             if getattr(now, name) == fields[name].get_default(call_default_factory=True)
         }
-        changed = keys.differences(then, now.model_dump(mode="json", exclude=new))
+        changed = keys.differences(then, {name: value for name, value in work.items() if name not in new})
         found += [f"  {block}.{one} since {stage.name} of the last run" for one in changed]
     return found
 

@@ -16,6 +16,8 @@ from flows.comparison import comparison_of, from_last_runs, load_comparison
 from flows.config import CONFIGS_FOLDER, load_config, profile_path, profiles
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError
+from tasks.core.keys import KeyParts
+from tasks.core.settings import split_settings
 from tasks.core.stage import Run, remember
 from tasks.gguf_export.convert import convert
 from tasks.prompts.prompt_digest import contract_digest
@@ -140,7 +142,8 @@ def left_behind(tiny_base, tiny_rows, tiny_adapter, tiny_merged, tmp_path_factor
     for role, (stage, block) in comparison._MAKERS.items():
         made[role] = publish_folder(store, stage.kind, folders[role])
         named = {name: f"{made[name].kind}:{made[name].digest}" for name in given.get(role, ())}
-        parts = {"config": getattr(profile, block).model_dump(mode="json"), "inputs": named}
+        work, checks = split_settings(getattr(profile, block))
+        parts = KeyParts({"config": work, "inputs": named}, {"config": checks, "inputs": {}})
         remember(stage, run, store, parts, made[role])
     return store.root, made
 
@@ -190,8 +193,8 @@ def test_a_setting_that_came_after_the_run_is_no_difference(finetuned):
     shop, _ = finetuned
     path = shop.store / "last" / "signals-nano" / "train_lora.json"
     last = json.loads(path.read_text())
-    del last["key_parts"]["config"]["gradient_checkpointing"]
-    last["key_parts"]["config"]["long_gone"] = 1
+    del last["key_parts"]["work"]["config"]["gradient_checkpointing"]
+    last["key_parts"]["work"]["config"]["long_gone"] = 1
     path.write_text(json.dumps(last))
     load_comparison("signals/nano", {"store": str(shop.store)})
 
@@ -200,7 +203,7 @@ def test_a_run_that_stopped_half_way_is_not_mixed_with_the_one_before(finetuned)
     shop, _ = finetuned
     path = shop.store / "last" / "signals-nano" / "merge_adapter.json"
     last = json.loads(path.read_text())
-    last["key_parts"]["inputs"]["adapter"] = f"lora-adapter:{'0' * 64}"
+    last["key_parts"]["work"]["inputs"]["adapter"] = f"lora-adapter:{'0' * 64}"
     path.write_text(json.dumps(last))
     with pytest.raises(ConfigError, match="stopped half-way: merged was made from another adapter"):
         load_comparison("signals/nano", {"store": str(shop.store)})
