@@ -1,4 +1,4 @@
-"""A contract says the same twice: no verdict depends on how the rows lie in a file, and one row more or less turns none."""
+"""A contract says the same twice: no verdict depends on how the rows lie in a file."""
 
 from __future__ import annotations
 
@@ -62,14 +62,6 @@ def test_a_spoiled_set_is_refused_in_every_order(seed):
     assert "balanced accuracy of guessing sign from trace length alone" in bad
 
 
-@pytest.mark.slow
-def test_one_row_less_turns_no_other_check():
-    gold = rows_of("gold")
-    for left_out in range(gold.height):
-        kept = gold.with_row_index("n").filter(pl.col("n") != left_out).drop("n")
-        assert [check.sentence() for check in failures(audit_rows(kept, LIMITS))] == [], f"without row {left_out + 1}"
-
-
 def test_the_shuffle_of_the_profile_for_qwen3_passes():
     """configs/signals/qwen3-0.6b.yaml: gold, 99 and 51 rows, seed 42; it was refused by 0.664 against 0.66."""
     from tasks.recipes.signals.recipe import build_rows
@@ -84,16 +76,3 @@ def test_the_order_follows_from_the_content_alone():
     other = shuffled(frame.drop("row"), 3).with_row_index("row", offset=1)
     assert by_content(frame).drop("row").equals(by_content(other).drop("row"))
     assert not by_content(frame).drop("row").equals(frame.drop("row"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("first", [0, 20, 40])
-def test_the_nano_generator_keeps_its_own_limits(first):
-    from tasks.recipes.signals.nano_rows import nano_rows
-
-    limits, broken = load_limits("signals", "nano"), {}
-    for seed in range(first, first + 20):
-        train, heldout = (pl.DataFrame(rows) for rows in nano_rows(200, 200, seed))
-        bad = failures([*audit_rows(train, limits), *audit_splits(train, heldout, limits)])
-        broken |= {seed: [check.sentence() for check in bad]} if bad else {}
-    assert broken == {}
