@@ -19,22 +19,20 @@ PERMUTED = 200
 """Permutations of the labels that give mean and spread of chance, where ..."""
 PERMUTED_BELOW_ROWS = 600
 """... there are fewer rows than this."""
-LEVEL = 0.05
-"""How often chance alone may refuse a set, over all guesses that are looked at."""
 SEED = 42
 
 
-def accuracy_and_chance(features: np.ndarray, target: np.ndarray, looks: int) -> tuple[float, float]:
-    """(mean balanced accuracy over repeated folds, what chance gives at most when so many guesses are looked at).
+def accuracy_and_chance(features: np.ndarray, target: np.ndarray, level: float) -> tuple[float, float]:
+    """(mean balanced accuracy over repeated folds, what chance exceeds with probability `level`).
 
     The guesser is a ridge discriminant: least squares on indicators of the classes is linear discriminant analysis (Hastie,
     Tibshirani and Friedman, The Elements of Statistical Learning, section 4.3), and each class's score is divided by its share,
     so that a rare class counts as much as a frequent one. It is a matrix times the indicators, so that permuted labels cost
     hardly more than the true ones. One feature is given its square too: a class in the middle of the range is found.
 
-    Chance: mean and spread of the same number over PERMUTED permutations of the labels, at the one-sided level of LEVEL
-    divided by `looks` (Bonferroni), as a normal quantile: of 2,000 dealt labels of gold 0.0495 were beyond that of 0.05, and
-    0.0035 beyond that of 0.0031. From PERMUTED_BELOW_ROWS rows on, the standard error of a mean of recalls.
+    Chance: mean and spread of the same number over PERMUTED permutations of the labels, as a one-sided normal quantile: of
+    2,000 dealt labels of gold 0.0495 were beyond that of 0.05, and 0.0035 beyond that of 0.0031. From PERMUTED_BELOW_ROWS rows
+    on, the standard error of a mean of recalls.
     """
     import numpy as np
 
@@ -47,7 +45,7 @@ def accuracy_and_chance(features: np.ndarray, target: np.ndarray, looks: int) ->
     labels = np.column_stack([codes, *(random.permutation(codes) for _ in range(PERMUTED if small else 0))])
     repeats = max(1, min(MAX_REPEATS, FITTED_ROWS // len(codes)))
     found = np.mean([_accuracies(values, labels, _folds(len(codes), random)) for _ in range(repeats)], axis=0)
-    z = NormalDist().inv_cdf(1 - LEVEL / looks)
+    z = NormalDist().inv_cdf(1 - level)
     sizes = np.bincount(codes)
     chance = 1 / len(classes)
     spread = float(found[1:].std(ddof=1)) if small else (chance * (1 - chance) * (1 / sizes).sum()) ** 0.5 / len(sizes)
