@@ -30,10 +30,11 @@ MALFORMED_ROWS = 150
 """Malformed rows that are set beside others, and ..."""
 OTHERS_EACH = 9
 """... how many well-formed ones beside each: with more, what half of the malformed rows begin with would be no frequent value."""
-LEVEL = 0.01
-"""How often chance alone may refuse a sound set, over all guesses: a nightly check must not cry wolf."""
-LOOKS = 16
-"""Guesses that are looked at in one set: length and surface of seven labels, and of a malformed input."""
+LENGTH_LEVEL, SURFACE_LEVEL = 0.05, 0.01
+"""How often chance alone may refuse a sound set, over all labels: by length, the shortcut that is known to happen, and by some
+eighty further features, which nobody suspects beforehand."""
+LABELS = 8
+"""Labels that are guessed in one set: seven of an assessment, and whether its input is malformed."""
 NAMED_FEATURES = 3
 FIGURES = ("digits", "percent signs", "currency signs", "characters a word")
 """Features that tell whether a trace comes to a probability, and what it weighs on the way: one of a malformed input cannot.
@@ -216,9 +217,9 @@ def surface_shortcuts(view: pl.DataFrame, limits: Limits) -> list[Check]:
 
     Two models for each label that is a name (and for noise, sign, kind of information, and the numbers above their median): one
     sees the text's length alone, one every surface feature (`surface_features`). The limit is the larger of the stated
-    advantage over chance and what chance itself gives in so few rows, so that luck refuses a sound set one time in a hundred
-    at most. A null limit (texts made of templates) reports the number. Where there are malformed rows, the same is measured on
-    them beside well-formed ones, of the trace alone and not of its figures.
+    advantage over chance and what chance itself gives in so few rows (LENGTH_LEVEL, SURFACE_LEVEL). A null limit (texts made of
+    templates) reports the number. Where there are malformed rows, the same is measured on them beside well-formed ones, of the
+    trace alone and not of its figures.
     """
     sample = sampled(view.filter(pl.any_horizontal(_labelled(view, limits))), MODEL_ROWS)
     if sample.height < 2:
@@ -308,7 +309,8 @@ def _shortcut(
     if not told:
         return _cannot(name, advantage, dict(zip(classes, sizes, strict=True)))
     values, answers = features[kept], target[kept].astype(str)
-    accuracy, luck = accuracy_and_chance(values, answers, LEVEL / LOOKS)
+    level = SURFACE_LEVEL if names else LENGTH_LEVEL
+    accuracy, luck = accuracy_and_chance(values, answers, level / LABELS)
     counts = ", ".join(f"{one} {rows:,}" for one, rows in zip(classes, sizes, strict=True) if rows >= FOLDS)
     chance = 1 / len(frequent)
     shown = f"chance is {chance:.3f}; rows: {counts}"
