@@ -156,14 +156,19 @@ def _plural(text: str) -> str:
 
 
 def rank_correlation(lengths: np.ndarray, label: np.ndarray) -> tuple[float | None, float]:
-    """Spearman correlation, and the share of permutations with one as large; None when length or label never varies."""
+    """Spearman correlation, and the share of permutations with one as large.
+
+    Texts of one length give no label away: 0. None when the label never varies or there are fewer than 3 rows.
+    """
     import numpy as np
 
     if len(lengths) < 3:
         return None, 1.0
-    x, y = (_standard_ranks(one) for one in (lengths, label))
-    if x is None or y is None:
+    x, y = (_standard_ranks(values) for values in (lengths, label))
+    if y is None:
         return None, 1.0
+    if x is None:
+        return 0.0, 1.0
     rho = float(x @ y)
     random = np.random.default_rng(SEED)
     at_least = sum(abs(float(x @ random.permutation(y))) >= abs(rho) - 1e-12 for _ in range(PERMUTATIONS))
@@ -173,13 +178,16 @@ def rank_correlation(lengths: np.ndarray, label: np.ndarray) -> tuple[float | No
 def group_correlation(lengths: np.ndarray, groups: pl.Series) -> tuple[float | None, float, str]:
     """The largest |correlation| of the length's ranks with belonging to one group, its p-value, and that group.
 
-    One group alone differs from nothing: 0. None when the lengths never vary or there are fewer than 3 rows.
+    One group alone differs from nothing, and texts of one length tell no group from another: 0. None when there are fewer
+    than 3 rows.
     """
     import numpy as np
 
-    x = _standard_ranks(lengths) if len(lengths) >= 3 else None
-    if x is None:
+    if len(lengths) < 3:
         return None, 1.0, ""
+    x = _standard_ranks(lengths)
+    if x is None:
+        return 0.0, 1.0, "one length"
     codes = groups.fill_null("none").rank("dense").to_numpy() - 1
     sizes = np.bincount(codes)
     if len(sizes) == 1:

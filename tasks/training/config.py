@@ -27,9 +27,9 @@ class ForgettingConfig(Settings):
     max_trace_loss_fraction: float = Field(default=0.1, ge=0, lt=1)
     """How far the share of answers with exactly one well-formed trace may fall below the base's: two of 24. Measured: the
     right run loses none, a collapsed one all."""
-    max_cut_off_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Largest share of answers that reach that length, or the base's own share when that is larger. Measured as above:
-    none, all."""
+    max_cut_off_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Largest share of answers that reach that length, or the base's own share when that is larger; 1 refuses none. Measured
+    as above: none, all."""
     max_trace_length_ratio: float = Field(default=1.5, gt=1)
     """How many times longer, or shorter, the median trace may be than the training rows', in characters; a base that lies
     further off widens that side, for the run moves its traces from there. Measured: 1.31 for the right run, whose greedy

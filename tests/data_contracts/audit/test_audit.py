@@ -132,6 +132,14 @@ def test_too_few_rows_or_a_constant_label_cannot_be_told(gold, small):
     assert flat["|rank correlation| of trace length with magnitude"] is Verdict.CANNOT_TELL
 
 
+def test_texts_of_one_length_give_no_label_away(gold, limits):
+    """A small model writes every review alike: found in a distillation, where it was refused as not measured."""
+    found = {one.name: one for one in audit_rows(with_lengths(gold, [850] * gold.height), limits)}
+    for label in ("relevance", "sign", "kind", "source batch"):
+        measured = found[f"|rank correlation| of trace length with {label}"]
+        assert (measured.verdict, measured.measured) == (Verdict.PASS, 0.0), label
+
+
 def test_noise_in_the_middle_of_the_lengths_is_found_without_any_correlation(gold, limits):
     """Noise of 840 to 860 characters between short and long signal traces: rank correlation sees nothing."""
     frame = many(gold, 8)
