@@ -23,7 +23,7 @@ compare: setup ## rank what a run made, or any list of models: make compare PROF
 test: ## every test, Unsloth and vLLM included
 	@$(PYTHON) deployments/setup.py --with dev --with unsloth --with vllm
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile && quick=0 || quick=$$?; \
-	$(RUN) -m pytest -m slow && exit $$quick
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slow -n 2 --dist loadfile && exit $$quick
 
 check: ## format, lint, import directions, light imports
 	@$(PYTHON) deployments/setup.py --with dev
