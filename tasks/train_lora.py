@@ -74,6 +74,7 @@ STAGE = Stage(
     verify=verify_adapter,
     stack=("torch", "transformers", "trl", "peft", "accelerate"),
     optional_stack=_engine_stack,
+    checks_contract=("prompt.md", "output.py"),
     checks_texts=("tasks/training/general_text.txt",),
 )
 

@@ -191,7 +191,7 @@ STAGE = Stage(
     verify=verify_rows,
     stack=("transformers", "tokenizers", "pandera", "polars"),
     contract=("prompt.md", "output.py", "rows.py", "limits.yaml", "corrections.yaml"),
-    checks_contract=("gates.yaml",),
+    checks_contract=("gates.yaml", "examples/heldout.jsonl", "examples/reference.jsonl"),
 )
 
 if __name__ == "__main__":

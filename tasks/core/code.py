@@ -5,13 +5,13 @@ would therefore train again because a sentence of a check was reworded. Here the
 definition to definition, so that only what can run counts. What cannot be followed by name is followed too widely, never too
 narrowly:
 
-- a module used as a value (passed on, looked into) counts whole;
+- a module used as a value (passed on, looked into) counts whole, with what it imports;
 - a class counts whole, with every method, wherever its name stands, annotations included;
 - a recipe is loaded by its name at run time: each of its members counts whose name is used as an attribute;
 - a dotted module name in a string (`python -m tasks.x.y`) counts as that module, whole.
 
 Comments, layout, docstrings and import lines do not count; nor do the fields of a `Settings` class, whose values stand in the
-key themselves. tests/tasks/core/test_code.py runs every stage and compares what ran with what was found here.
+key themselves. tests/flows/test_demo.py watches what every stage of a run calls and opens, and compares it with its key.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ class _Closure:
             return
         if not symbol.name:
             yield from (Symbol(module.name, name) for name in module.definitions)
+            yield from module.imports.values()
         elif symbol.name in module.definitions:
             yield from self._count(module, symbol, module.definitions[symbol.name])
         elif symbol.name in module.imports:

@@ -23,6 +23,8 @@ import pytest
 import yaml
 
 from data_contracts.verdict import failures
+from flows.config import load_config, profile_path
+from tests.fixtures import watched
 from tests.fixtures.hub_case import REPO, TOKEN
 from tests.fixtures.hub_server import HubServer, user_account
 from tests.fixtures.processor_time import children_cpu_s
@@ -43,6 +45,11 @@ class Demo:
     """Where the run worked, and what it left."""
 
     folder: Path
+
+    @property
+    def watched(self) -> Path:
+        """Where the stages of the first run wrote what they called and opened."""
+        return self.folder / "watched"
 
     @property
     def release(self) -> Path:
@@ -102,7 +109,8 @@ class Demo:
 def demo(tmp_path_factory) -> Demo:
     made = Demo(tmp_path_factory.mktemp("demo"))
     before_s = children_cpu_s()
-    printed, seconds = made.run()
+    made.watched.mkdir()
+    printed, seconds = made.run(**watched.environment(made.watched))
     print(f"the chain took {seconds:.0f} s and {(cpu_s := children_cpu_s() - before_s):.0f} s of processor time")
     assert cpu_s < 2 * 360  # two cores for six minutes
     assert set(made.how(printed).values()) == {"built"}
@@ -128,6 +136,29 @@ def test_the_release_holds_what_it_promises(demo):
     }
     assert wanted | {"model/generation_config.json"} <= names
     assert len((demo.release / "heldout.jsonl").read_text().splitlines()) >= 200
+
+
+BLOCKS = {
+    "prepare_base": "base", "build_dataset": "dataset", "validate_dataset": "validate_rows", "train_lora": "train",
+    "merge_adapter": "merge", "export_gguf": "export", "evaluate_model": "evaluate", "publish_model": "publish",
+}  # fmt: skip
+"""Stage -> its block of the profile."""
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_what_a_stage_calls_and_opens_is_in_its_key(demo, name):
+    """Each process of the first run wrote down what it called, at work and at its checks: a line left out is a stale hit."""
+    events = [event for event in watched.read(demo.watched) if event.stage == name]
+    assert {event.phase for event in events if event.event == "call"} == {"work", "checks"}
+    config = getattr(load_config(profile_path("signals/nano"), {"min_free_gib": 0}), BLOCKS[name])
+    stage = watched.stage_named(name)
+    assert watched.uncounted(events, stage, config, "signals") == {"work": [], "checks": []}
+    blind = replace(stage, work=verify_nothing, verify=verify_nothing, work_for=None)
+    assert all(watched.uncounted(events, blind, config, "signals").values()), "the comparison finds nothing at all"
+
+
+def verify_nothing() -> None:
+    """Reaches no other line."""
 
 
 def test_the_base_has_the_bug_and_the_tuned_files_do_not(board):
