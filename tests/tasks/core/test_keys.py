@@ -197,13 +197,16 @@ def test_prompt_words_and_limits_are_in_the_keys_of_the_stages_that_read_them():
     wanted = {"prompt.md": {"prepare_base", "build_dataset", "validate_dataset", "evaluate_model", "publish_model"}}
     wanted["prompt.md"] |= {"generate_teacher", "distill_rows"}
     wanted |= {"limits.yaml": {"validate_dataset", "distill_rows"}, "gates.yaml": {"evaluate_model", "compare_models"}}
+    wanted["gates.yaml"] |= {"publish_model"}
     wanted |= {"examples/reference.jsonl": {"evaluate_model", "compare_models"}}
     wanted |= {"examples/metamorphic.jsonl": {"evaluate_model", "compare_models"}}
     wanted |= {"examples/heldout.jsonl": {"build_dataset", "evaluate_model", "compare_models"}}
     for file, readers in wanted.items():
         assert readers <= {name for name in STAGES if file in parts_of(name).work["contract"]}, file
     measured = parts_of("validate_dataset")
-    assert "gates.yaml" in measured.checks["contract"] and "gates.yaml" not in measured.work["contract"]
+    for file in ("gates.yaml", "examples/heldout.jsonl", "examples/reference.jsonl"):
+        assert file in measured.checks["contract"] and file not in measured.work["contract"]
+    assert "prompt.md" in parts_of("train_lora").checks["contract"] and not parts_of("train_lora").work["contract"]
 
 
 def test_a_base_of_the_hub_does_not_depend_on_the_words_of_a_prompt():
