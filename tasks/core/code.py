@@ -39,6 +39,18 @@ class Symbol(NamedTuple):
     name: str = ""
 
 
+class Definition(NamedTuple):
+    """What a top-level name means and what it leads to; the same for every stage that reaches it."""
+
+    digest: str
+    symbols: tuple[Symbol, ...]
+    """What its names mean in its module."""
+    attributes: frozenset[str]
+    """Names that stand in it as an attribute, whatever they belong to."""
+    templates: tuple[tuple[str | None, ...], ...]
+    """Its f-strings in parts; None where a value is filled in."""
+
+
 def module_path(name: str) -> Path | None:
     """The file of a project module; None for other modules."""
     if name.split(".")[0] not in _PACKAGES:
@@ -56,6 +68,8 @@ class Module:
     imports: dict[str, Symbol] = field(default_factory=dict)
     effects: list[ast.stmt] = field(default_factory=list)
     """Statements that define nothing but run on import, such as a registration."""
+    known: dict[tuple, Definition] = field(default_factory=dict)
+    """Definitions by name and by how they were looked at: syntax is walked once in a process."""
 
     def read(self, statements: Iterable[ast.stmt]) -> None:
         for node in statements:
@@ -171,44 +185,67 @@ class _Closure:
             yield from self._count(module, loose, module.effects)
 
     def _count(self, module: Module, symbol: Symbol, nodes: list[ast.stmt]) -> Iterator[Symbol]:
-        settings = [node for node in nodes if isinstance(node, ast.ClassDef) and _is_settings(module, node)]
-        documented = module.name in self.documented
-        meaning = [_meaning(node, fields=node not in settings, documented=documented) for node in nodes]
-        self.reached[symbol] = hashlib.sha256("\n".join(meaning).encode()).hexdigest()[:16]
-        for node in nodes:
-            yield from self._references(module, node, in_settings=node in settings)
+        settings = tuple(isinstance(node, ast.ClassDef) and _is_settings(module, node) for node in nodes)
+        viewed = (symbol.name, settings, module.name in self.documented)
+        if viewed not in module.known:
+            module.known[viewed] = _define(module, nodes, settings, documented=viewed[2])
+        definition = module.known[viewed]
+        self.reached[symbol] = definition.digest
+        self.attributes |= definition.attributes
+        yield from definition.symbols
+        yield from (Symbol(name) for parts in definition.templates if (name := self._contract_module(parts)))
 
-    def _references(self, module: Module, node: ast.stmt, *, in_settings: bool) -> Iterator[Symbol]:
+    def _contract_module(self, parts: tuple[str | None, ...]) -> str | None:
+        """`data_contracts.{recipe}.rows`, imported by name: the recipe's own module."""
+        name = "".join((self.recipe_name or "") if part is None else part for part in parts)
+        return name if name.startswith("data_contracts.") and module_path(name) else None
+
+
+def _define(module: Module, nodes: list[ast.stmt], settings: tuple[bool, ...], *, documented: bool) -> Definition:
+    texts, symbols, attributes, templates = [], [], set(), []
+    for node, is_settings in zip(nodes, settings, strict=True):
+        texts.append(_meaning(node, fields=not is_settings, documented=documented))
         scope = dict(module.imports)
         for inner in ast.walk(node):
             if isinstance(inner, ast.Import | ast.ImportFrom):
                 scope |= _bindings(inner, module.name)
-        taken: set[int] = set()
-        for inner in _walk(node, in_settings=in_settings):
-            if isinstance(inner, ast.Attribute):
-                self.attributes.add(inner.attr)
-                if (found := _dotted(inner, scope, taken)) is not None:
-                    yield found
-            elif isinstance(inner, ast.Name) and id(inner) not in taken:
-                if inner.id in scope:
-                    yield scope[inner.id]
-                elif inner.id in module.definitions:
-                    yield Symbol(module.name, inner.id)
-            elif isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-                if "." in inner.value and inner.value.isascii() and module_path(inner.value):
-                    yield Symbol(inner.value)
-            elif isinstance(inner, ast.Call) and getattr(inner.func, "id", "") in ("getattr", "hasattr"):
-                self.attributes |= {
-                    a.value for a in inner.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
-                }
-            elif isinstance(inner, ast.JoinedStr) and (name := self._contract_module(inner)):
-                yield Symbol(name)
+        walked = list(_walk(node, in_settings=is_settings))
+        symbols += _symbols(module, scope, walked)
+        attributes |= _attributes(walked)
+        templates += [_template(inner) for inner in walked if isinstance(inner, ast.JoinedStr)]
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    return Definition(digest, tuple(dict.fromkeys(symbols)), frozenset(attributes), tuple(templates))
 
-    def _contract_module(self, text: ast.JoinedStr) -> str | None:
-        """`data_contracts.{recipe}.rows`, imported by name: the recipe's own module."""
-        parts = [part.value if isinstance(part, ast.Constant) else self.recipe_name or "" for part in text.values]
-        name = "".join(map(str, parts))
-        return name if name.startswith("data_contracts.") and module_path(name) else None
+
+def _symbols(module: Module, scope: dict[str, Symbol], walked: list[ast.AST]) -> Iterator[Symbol]:
+    taken: set[int] = set()
+    for inner in walked:
+        if isinstance(inner, ast.Attribute):
+            if (symbol := _dotted(inner, scope, taken)) is not None:
+                yield symbol
+        elif isinstance(inner, ast.Name) and id(inner) not in taken:
+            if inner.id in scope:
+                yield scope[inner.id]
+            elif inner.id in module.definitions:
+                yield Symbol(module.name, inner.id)
+        elif isinstance(inner, ast.Constant) and _names_a_module(inner.value):
+            yield Symbol(inner.value)
+
+
+def _names_a_module(value: object) -> bool:
+    return isinstance(value, str) and "." in value and value.isascii() and module_path(value) is not None
+
+
+def _attributes(walked: list[ast.AST]) -> set[str]:
+    names = {inner.attr for inner in walked if isinstance(inner, ast.Attribute)}
+    for inner in walked:
+        if isinstance(inner, ast.Call) and getattr(inner.func, "id", "") in ("getattr", "hasattr"):
+            names |= {a.value for a in inner.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    return names
+
+
+def _template(text: ast.JoinedStr) -> tuple[str | None, ...]:
+    return tuple(str(part.value) if isinstance(part, ast.Constant) else None for part in text.values)
 
 
 def _walk(node: ast.AST, *, in_settings: bool) -> Iterator[ast.AST]:
@@ -265,31 +302,31 @@ def _is_field_or_validator(node: ast.AST) -> bool:
 
 
 def _meaning(node: ast.stmt, *, fields: bool, documented: bool) -> str:
-    """The syntax of a definition without comments, layout, docstrings and import lines."""
-    copied = _Plain(documented=documented).visit(ast.parse(ast.unparse(node)))
-    if not fields:
-        (definition,) = copied.body
-        definition.body = [one for one in definition.body if not _is_field_or_validator(one)]
-    return ast.dump(copied)
+    """The syntax of a definition without comments, layout, docstrings and import lines.
+
+    In a documented module classes keep their docstrings: they are its schema.
+    """
+    if fields:
+        return _syntax(node, documented)
+    kept = [statement for statement in node.body if not _is_field_or_validator(statement)]
+    return _syntax(node, documented, kept)
 
 
-class _Plain(ast.NodeTransformer):
-    """Takes docstrings and import lines out of every body; in a documented module a class keeps them: they are its schema."""
-
-    def __init__(self, *, documented: bool) -> None:
-        self.documented = documented
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        for name in ("body", "orelse", "finalbody"):
-            body = getattr(node, name, None)
-            if isinstance(body, list):
-                keep = self.documented and isinstance(node, ast.ClassDef)
-                kept = [
-                    s for s in body if not isinstance(s, ast.Import | ast.ImportFrom) and (keep or not _is_docstring(s))
-                ]
-                setattr(node, name, kept)
-        return node
+def _syntax(node: object, documented: bool, body: list[ast.stmt] | None = None) -> str:
+    """A node and all below it in one string, as `ast.dump` writes them; `body` in place of its own where it is given."""
+    if isinstance(node, list):
+        return f"[{','.join(_syntax(item, documented) for item in node)}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    keeps_docstrings = documented and isinstance(node, ast.ClassDef)
+    parts = []
+    for name, value in ast.iter_fields(node):
+        if name in ("body", "orelse", "finalbody") and isinstance(value, list):
+            value = body if name == "body" and body is not None else value
+            value = [s for s in value if not isinstance(s, ast.Import | ast.ImportFrom)]
+            value = [s for s in value if keeps_docstrings or not _is_docstring(s)]
+        parts.append(f"{name}={_syntax(value, documented)}")
+    return f"{type(node).__name__}({','.join(parts)})"
 
 
 def closure(roots: Iterable[Symbol], recipe: str | None = None, documented: tuple[str, ...] = ()) -> dict[Symbol, str]:
