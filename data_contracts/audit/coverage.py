@@ -22,7 +22,7 @@ def coverage(view: pl.DataFrame, limits: AssessmentLimits) -> list[Check]:
         _rarest_kind(signal, limits),
         _end("small", signal, pl.col("size") <= limits.small_size, limits.min_small_fraction, limits),
         _end("large", signal, pl.col("size") >= limits.large_size, limits.min_large_fraction, limits),
-        _count("rows in which metric and YES move apart", apart.height, limits.min_disagreeing_rows, view),
+        _count(f"rows in which {limits.words.apart}", apart.height, limits.min_disagreeing_rows, view),
         _count("malformed rows", malformed.height, limits.min_malformed_rows, view),
     ]
 

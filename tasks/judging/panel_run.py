@@ -45,7 +45,7 @@ class Plan:
     def questions(self, judge: JudgeSettings) -> list[tuple[dict, Question]]:
         """(record without its answer, question) for each thing that a judge is asked; names of models only in the record."""
         asks, items = Questions(self.rubric, self.seed, judge.reasons), self.table.items
-        scored, compared = self.rubric.schema(judge.reasons), pair_schema(judge.reasons)
+        scored, compared = self.rubric.verdict_schema(judge.reasons), pair_schema(judge.reasons)
         found = []
         for position, k in enumerate(shuffled(items, self.seed, judge.name)):
             record = {"kind": ANSWER, "prompt": items[k].prompt, "items": [k], "position": position}
