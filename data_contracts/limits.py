@@ -43,6 +43,8 @@ class SignWords:
     """How the shares of the two signs are brought together."""
     apart: str = "metric and answer move apart"
     add_apart: str = "Add such rows: only they show which of the two a model follows"
+    concludes: tuple[str, str, str] = ("a positive sign", "a negative sign", "no sign")
+    """What words conclude of a row that is positive, negative, neither."""
     conclude: str = "State in each trace what the answer's sign is"
     target: str = "the answer"
     """What the sign is about."""

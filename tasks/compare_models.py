@@ -174,17 +174,8 @@ STAGE = Stage(
     verify=verify_comparison,
     stack=("torch", "transformers", "peft", "llama_cpp_python", "matplotlib"),
     optional_stack=_stack,
-    contract=(
-        "prompt.md",
-        "prompt_rich.md",
-        "output.py",
-        "rows.py",
-        "limits.yaml",
-        "gates.yaml",
-        "examples/reference.jsonl",
-        "examples/metamorphic.jsonl",
-        "examples/heldout.jsonl",  # the rows that a line of metamorphic.jsonl changes
-    ),
+    contract=("prompt.md", "prompt_rich.md", "output.py", "rows.py", "limits.yaml", "gates.yaml"),
+    recipe_files=lambda recipe: load_recipe(recipe).EVALUATION_FILES,
     secrets=HUB_SECRETS,
     named_secrets=lambda config: [one.endpoint.api_key_env for one in config.models if one.endpoint],
     outside=lambda config: [

@@ -166,14 +166,8 @@ STAGE = Stage(
     work=evaluate_model,
     verify=verify_evaluation,
     stack=("torch", "transformers", "peft", "llama_cpp_python"),
-    contract=(
-        "prompt.md",
-        "output.py",
-        "gates.yaml",
-        "examples/reference.jsonl",
-        "examples/metamorphic.jsonl",
-        "examples/heldout.jsonl",
-    ),
+    contract=("prompt.md", "output.py", "gates.yaml"),
+    recipe_files=lambda recipe: load_recipe(recipe).EVALUATION_FILES,
 )
 
 if __name__ == "__main__":

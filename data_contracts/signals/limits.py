@@ -17,6 +17,7 @@ class SignalsLimits(AssessmentLimits):
         balance="Ask some of the questions the other way round, or add rows of the rarer sign",
         apart="metric and YES move apart",
         add_apart="Add rows such as 'Fed cuts rates' with 'Will the Fed cut?': only they show the sign flip",
+        concludes=("that YES is more likely", "that YES is less likely", "that YES stays where it is"),
         conclude="State in each trace what happens to YES",
         target="YES",
         apart_shown="Which way the metric in the headline moves, and which way YES moves. In the outlined cells they move apart: "

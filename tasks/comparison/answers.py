@@ -21,6 +21,7 @@ from tasks.formats import lora_file, safetensors_file
 from tasks.formats.gguf_file import read_header
 from tasks.prompts.prompt_digest import PROMPT_CONTRACT_KEY, contract_digest
 from tasks.recipes import load_recipe
+from tasks.recipes.interface import JoinsThoughts
 from tasks.runtimes import nf4
 
 
@@ -42,7 +43,7 @@ def ask_entries(
     answers: dict[str, Answers] = {}
     for some in (first, local):  # apart: the reference must be measured before small files are asked several at once
         models = [local_model(one, job) for one in some]
-        for made in ask_all(config, models, asked, job.beat, distances and distances.look):
+        for made in ask_all(config, models, asked, job.beat, distances.look if distances else None):
             answers[made.model] = made
     for one in entries:
         if one.endpoint:
@@ -116,17 +117,19 @@ def _readers(folder: Path) -> nf4.Weights:
 
 def _as_text(entry: ModelEntry, recipe: str) -> Callable[[Answer], str]:
     """An answer and the reasoning that a server shows apart from it, as the one text that the recipe reads."""
-    join = getattr(load_recipe(recipe), "with_thoughts", None)
+    module = load_recipe(recipe)
 
     def as_text(answer: Answer) -> str:
         apart = answer.thoughts.strip()
-        return join(answer.text, apart) if join and (apart or entry.trace_is_optional) else answer.text
+        if isinstance(module, JoinsThoughts) and (apart or entry.trace_is_optional):
+            return module.with_thoughts(answer.text, apart)
+        return answer.text
 
     return as_text
 
 
 def _read_without_trace(answers: Answers, recipe: str) -> None:
-    join = getattr(load_recipe(recipe), "with_thoughts", None)
-    if join:
-        answers.texts = [join(text) for text in answers.texts]
-        answers.again = [join(text) for text in answers.again]
+    module = load_recipe(recipe)
+    if isinstance(module, JoinsThoughts):
+        answers.texts = [module.with_thoughts(text) for text in answers.texts]
+        answers.again = [module.with_thoughts(text) for text in answers.again]

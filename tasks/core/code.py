@@ -6,7 +6,7 @@ definition to definition, so that only what can run counts. What cannot be follo
 narrowly:
 
 - a module used as a value (passed on, looked into) counts whole;
-- a class counts whole, with every method, wherever its name stands, annotations included;
+- a class counts whole, with every method, wherever its name stands, annotations included; a Protocol shapes nothing and does not;
 - a recipe is loaded by its name at run time: each of its members counts whose name is used as an attribute;
 - a dotted module name in a string (`python -m tasks.x.y`) counts as that module, whole.
 
@@ -170,6 +170,8 @@ class _Closure:
             yield from self._count(module, loose, module.effects)
 
     def _count(self, module: Module, symbol: Symbol, nodes: list[ast.stmt]) -> Iterator[Symbol]:
+        if all(_is_protocol(node) for node in nodes):
+            return
         settings = [node for node in nodes if isinstance(node, ast.ClassDef) and _is_settings(module, node)]
         documented = module.name in self.documented
         meaning = [_meaning(node, fields=node not in settings, documented=documented) for node in nodes]
@@ -250,9 +252,17 @@ def _is_settings(module: Module, node: ast.ClassDef) -> bool:
             return True
         home = _module(found.module)
         definitions = home.definitions.get(found.name, []) if home and found.name else []
-        if any(isinstance(one, ast.ClassDef) and one is not node and _is_settings(home, one) for one in definitions):
+        classes = [one for one in definitions if isinstance(one, ast.ClassDef) and one is not node]
+        if home and any(_is_settings(home, one) for one in classes):
             return True
     return False
+
+
+def _is_protocol(node: ast.stmt) -> bool:
+    """Read by a type checker alone: none of it runs. One with a decorator (`runtime_checkable`) is looked at in a run."""
+    if not isinstance(node, ast.ClassDef) or node.decorator_list:
+        return False
+    return any(ast.unparse(base).split("[")[0] == "Protocol" for base in node.bases)
 
 
 def _is_field_or_validator(node: ast.AST) -> bool:

@@ -92,6 +92,8 @@ class Stage:
     """Files of the recipe's contract folder that the result depends on; .py counts by its meaning."""
     contract_for: Callable[[BaseModel], tuple[str, ...]] | None = None
     """The same where a config decides."""
+    recipe_files: Callable[[str], tuple[str, ...]] | None = None
+    """Further ones that a recipe declares, by its name."""
     checks_contract: tuple[str, ...] = ()
     """Further ones that only verification reads."""
     texts: tuple[str, ...] = ()
@@ -124,6 +126,7 @@ class Stage:
         named = {name: f"{artifact.kind}:{artifact.digest}" for name, artifact in inputs.items()}
         worker = self.work_for(config) if self.work_for else self.work
         contract = self.contract_for(config) if self.contract_for else self.contract
+        contract += self.recipe_files(run.recipe) if self.recipe_files else ()
         work = {
             "stage": self.name,
             "version": self.version,

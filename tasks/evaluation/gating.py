@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 
 from data_contracts.gates import Gates, Measured, check_gates
 from data_contracts.prompting import markers
@@ -12,6 +11,7 @@ from data_contracts.verdict import Check, check, report
 from tasks.evaluation.local_models import Answers
 from tasks.evaluation.survey import Scores
 from tasks.measures.bootstrap import difference_interval, score_of
+from tasks.recipes.interface import Recipe
 
 
 def judge(
@@ -64,7 +64,7 @@ def _difference(
     return difference_interval(ours, theirs, gates.interval_fraction), rows
 
 
-def gates_that_can_tell(gates: Gates, recipe: ModuleType, rows: Sequence[dict]) -> Check:
+def gates_that_can_tell(gates: Gates, recipe: Recipe, rows: Sequence[dict]) -> Check:
     """Told before anything is spent: how many gates have enough held-out rows that speak of their metric.
 
     Counted on the labels, which every metric of a row is defined on; a gate beside another model has as many rows or fewer.

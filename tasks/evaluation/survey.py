@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from tasks.evaluation.local_models import Answers
 from tasks.measures.bootstrap import measure_of, score_of
+from tasks.recipes.interface import Recipe
 
 Scores = dict[str, list[float | None]]
 
@@ -18,14 +18,14 @@ Scores = dict[str, list[float | None]]
 class Survey:
     """Held-out rows, the recipe's fixed reference rows, and held-out rows whose input was changed; asked in this order."""
 
-    recipe: ModuleType
+    recipe: Recipe
     rows: list[dict]
     reference: list[dict]
     probes: list[tuple[str, int, dict]]
     """(kind of change, number of the row that was changed, the changed row)"""
 
     @classmethod
-    def of(cls, recipe: ModuleType, rows: list[dict], metamorphic_rows: int) -> Survey:
+    def of(cls, recipe: Recipe, rows: list[dict], metamorphic_rows: int) -> Survey:
         """The survey over held-out rows; the first `metamorphic_rows` are changed in every way that the recipe knows."""
         changes = [(i, recipe.probe().variants(row)) for i, row in enumerate(rows[:metamorphic_rows])]
         probes = [(kind, i, changed) for i, found in changes for kind, changed in found.items()]

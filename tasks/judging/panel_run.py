@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from data_contracts.prompting.rubric import Rubric
 from data_contracts.verdict import Check
@@ -27,6 +26,7 @@ from tasks.judging.board import JudgeRecord, board_of
 from tasks.judging.judge import Heard, Identity, JudgeSettings, Question, ask_digest, ask_judge, shuffled
 from tasks.judging.panel import Limits, Panel
 from tasks.judging.verdicts import BETTER, FIRST, SECOND, Questions, pair_schema, read_comparison, read_verdict
+from tasks.recipes.interface import Recipe
 
 ANSWER, SELF, PAIR = "answer", "self", "pair"
 """Kinds of questions: score one answer; compare an answer with itself; compare two answers, in both orders."""
@@ -167,7 +167,7 @@ def _on_rubric(levels: Mapping, rubric: Rubric) -> bool:
 
 
 def panel_of(
-    plan: Plan, judges: Sequence[JudgeSettings], records: Sequence[dict], recipe: ModuleType, limits: Limits
+    plan: Plan, judges: Sequence[JudgeSettings], records: Sequence[dict], recipe: Recipe, limits: Limits
 ) -> Panel:
     """The numbers: every verdict at the place of each model that gave the answer."""
     import numpy as np
@@ -268,7 +268,7 @@ def board_from(
     identities: Sequence[Identity],
     told: Sequence[Mapping],
     records: Sequence[dict],
-    recipe: ModuleType,
+    recipe: Recipe,
     limits: Limits,
 ) -> dict:
     """The whole board, from records and answers."""

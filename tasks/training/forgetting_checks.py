@@ -15,7 +15,7 @@ from typing import Literal
 
 from data_contracts.verdict import Check, check, report
 from tasks.measures.bootstrap import difference_interval
-from tasks.recipes import Trace
+from tasks.recipes.interface import Trace
 from tasks.training.config import ForgettingConfig
 
 FIX = "The fine-tune is too aggressive: lower train.learning_rate or train.epochs"
