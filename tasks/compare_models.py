@@ -133,7 +133,7 @@ def heldout_rows(config: CompareConfig, recipe: str, folders: Mapping[str, Path]
     from data_contracts.rows.findings import format_table
     from data_contracts.rows.rows_file import read_batch
 
-    path = Path(config.rows_file)
+    path = Path(str(config.rows_file))
     batch, limits = read_batch(path), load_limits(recipe).model_copy(update={"min_rows": 1})
     findings = check_rows(recipe, batch.frame, limits, batch.texts)
     if findings.broken:

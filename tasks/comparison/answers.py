@@ -12,7 +12,7 @@ from tasks.clients.requests import Answer
 from tasks.comparison.board import Asked
 from tasks.comparison.distances import Distances
 from tasks.comparison.endpoint_model import ask_endpoint
-from tasks.comparison.model_entry import MERGED, NF4, ModelEntry, place_of
+from tasks.comparison.model_entry import MERGED, NF4, ModelEntry, files_of, place_of
 from tasks.core.artifact import sha256_file
 from tasks.core.stage import Job
 from tasks.evaluation.local_models import Answers, AskingConfig, LocalModel, ask_all
@@ -59,14 +59,14 @@ def ask_entries(
 
 def local_model(entry: ModelEntry, job: Job) -> LocalModel:
     """An entry as the engines ask it."""
-    place, contract = place_of(entry, job.inputs), load_prompt(job.recipe, entry.prompt_set)
-    ours = place.tokenizer is not None and read_header(place.path, PROMPT_CONTRACT_KEY) is not None
+    place, contract = files_of(entry, job.inputs), load_prompt(job.recipe, entry.prompt_set)
+    tokenizer = place.tokenizer if read_header(place.path, PROMPT_CONTRACT_KEY) is not None else None
     return LocalModel(
         entry.name,
         place.path,
         contract,
         place.adapter,
-        contract_digest=contract_digest(contract, place.tokenizer) if ours else None,
+        contract_digest=contract_digest(contract, tokenizer) if tokenizer else None,
         file_digest=digest_of(entry, job),
         size_bytes=sum(path.stat().st_size for path in place.scored),
         thinking=entry.thinking,
@@ -97,14 +97,14 @@ def facts_of(entry: ModelEntry, job: Job, known_by: Mapping[str, str]) -> dict:
         return {"commit": manifest["facts"]["revision"]}
     if entry.part in (MERGED, NF4):
         return {"update": _lost_update(entry, job)}
-    place = place_of(entry, job.inputs)
+    place = files_of(entry, job.inputs)
     return {"prompt_contract": read_header(place.path, PROMPT_CONTRACT_KEY)} if place.path.suffix == ".gguf" else {}
 
 
 def _lost_update(entry: ModelEntry, job: Job) -> dict:
     """What is left of the adapter's update, against the weights that it was added to."""
     base, adapter = (job.inputs[entry.inputs[role]] for role in ("base", "adapter"))
-    merged = place_of(entry, job.inputs).path
+    merged = files_of(entry, job.inputs).path
     read, written = (_readers(folder) for folder in (base, merged))
     started = nf4.dequantised(nf4.load_nf4(base)) if entry.part == NF4 else read
     found = nf4.survival(lora_file.read_adapter(adapter), started, written)

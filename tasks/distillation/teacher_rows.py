@@ -66,7 +66,7 @@ def ask_teacher(teacher: TeacherSettings, job: Job, own: list[dict], source: Sou
     recipe = _teaching_recipe(job.recipe)
     limits = load_limits(job.recipe, teacher.limits).model_copy(update={"min_rows": 1})
     seeds = _read_seeds(teacher, job, limits, own)
-    where = teacher.base_url.rstrip("/") if teacher.base_url else local_identity(Path(teacher.local_model))
+    where = teacher.base_url.rstrip("/") if teacher.base_url else local_identity(Path(str(teacher.local_model)))
     tokens: Counter[str] = Counter()
     with AnswerLog(_log_path(job), _earlier_logs(job)) as log:
         left, done = seeds, 0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_contracts.prompting.rubric import Rubric
 from data_contracts.verdict import Check
@@ -46,9 +47,9 @@ class Plan:
         """(record without its answer, question) for each thing that a judge is asked; names of models only in the record."""
         asks, items = Questions(self.rubric, self.seed, judge.reasons), self.table.items
         scored, compared = self.rubric.verdict_schema(judge.reasons), pair_schema(judge.reasons)
-        found = []
+        found: list[tuple[dict, Question]] = []
         for position, k in enumerate(shuffled(items, self.seed, judge.name)):
-            record = {"kind": ANSWER, "prompt": items[k].prompt, "items": [k], "position": position}
+            record: dict[str, Any] = {"kind": ANSWER, "prompt": items[k].prompt, "items": [k], "position": position}
             found.append((record, (asks.of(items[k].task, items[k].answer), scored)))
         for kind, first, second in self._compared():
             record = {"kind": kind, "prompt": items[first].prompt, "items": [first, second], "position": None}
@@ -122,7 +123,7 @@ def ask_panel(
 
 def _record(rubric: Rubric, record: dict, asked: str, answer: Answer | None, died: str) -> dict:
     if answer is None:
-        told = {"levels": None, "unscored": f"{_NO_ANSWER}: {died}", "reason": "", "raw": None}
+        told: dict[str, Any] = {"levels": None, "unscored": f"{_NO_ANSWER}: {died}", "reason": "", "raw": None}
         return {**record, "asked": asked, **told, "finish_reason": "", "refusal": ""}
     read = read_verdict(answer, rubric) if record["kind"] == ANSWER else read_comparison(answer)
     told = {"levels": read.levels, "unscored": read.unscored, "reason": read.reason, "raw": answer.text}

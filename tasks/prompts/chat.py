@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import ArtifactError
 from data_contracts.prompting.prompt import PromptContract
@@ -87,6 +87,6 @@ def token_row(
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config: Mapping[str, object]) -> list[int]:
     """Every id that ends an answer: the tokenizer's end token and those of generation_config.json."""
-    named = generation_config.get("eos_token_id")
-    named = named if isinstance(named, list) else [named]
+    given: Any = generation_config.get("eos_token_id")
+    named = given if isinstance(given, list) else [given]
     return sorted({tokenizer.eos_token_id, *(int(i) for i in named if i is not None)})

@@ -15,6 +15,7 @@ Row = Mapping[str, Any]
 Pairs = list[tuple[float, float]]
 """What a statistic of tasks/measures/bootstrap.py is taken over."""
 ParsedT = TypeVar("ParsedT", bound="Parsed")
+ProbedT = TypeVar("ProbedT", bound="Parsed", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,16 @@ class Parsed(Protocol):
         """Why it cannot be read; empty when it can."""
 
 
-class Probe(Protocol[ParsedT]):
+class Probe(Protocol[ProbedT]):
     """What is measured beyond being right."""
 
     def variants(self, row: Row, /) -> Mapping[str, Row]:
         """Kind of change -> the row with its input changed so, and its answer with it."""
 
-    def holds(self, kind: str, before: ParsedT, after: ParsedT, /) -> bool:
+    def holds(self, kind: str, before: ProbedT, after: ProbedT, /) -> bool:
         """Whether the answer followed the changed input as it must."""
 
-    def paired_measures(self, rows: Sequence[Row], parsed: Sequence[ParsedT], /) -> dict[str, tuple[str, Pairs]]:
+    def paired_measures(self, rows: Sequence[Row], parsed: Sequence[ProbedT], /) -> dict[str, tuple[str, Pairs]]:
         """Name -> (statistic, pairs): numbers that are no share of rows."""
 
 

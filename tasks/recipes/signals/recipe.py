@@ -126,7 +126,7 @@ def wording(row: Row) -> str | None:
         return None
     from tasks.recipes.signals.nano_rows import combination_of
 
-    return combination_of(row)
+    return combination_of(dict(row))
 
 
 def reference_rows() -> list[dict]:
