@@ -48,6 +48,9 @@ class SignWords:
     conclude: str = "State in each trace what the answer's sign is"
     target: str = "the answer"
     """What the sign is about."""
+    signed_rows: str = "rows with a sign"
+    size: str = "size"
+    """What the field is called that says how large a change is."""
     apart_shown: str = (
         "Which way the metric moves, and which way the answer moves. In the outlined cells they move apart."
     )

@@ -57,7 +57,7 @@ class AssessmentTally:
                 self.limits,
                 low,
                 high,
-                "rows with a direction",
+                words.signed_rows,
                 words.balance,
             ),
             *_share(

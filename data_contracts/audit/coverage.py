@@ -60,7 +60,7 @@ def _end(name: str, signal: pl.DataFrame, inside: pl.Expr, least: float | None, 
     rows = signal.filter(inside).height
     bound = f"at most {limits.small_size}" if name == "small" else f"at least {limits.large_size}"
     share = rows / signal.height if signal.height else None
-    detail = f"{rows:,} of {signal.height:,} signal rows have a magnitude of {bound}"
+    detail = f"{rows:,} of {signal.height:,} signal rows have a {limits.words.size} of {bound}"
     return _share(f"share of {name} updates", share, least, detail, signal, limits)
 
 

@@ -20,6 +20,8 @@ class SignalsLimits(AssessmentLimits):
         concludes=("that YES is more likely", "that YES is less likely", "that YES stays where it is"),
         conclude="State in each trace what happens to YES",
         target="YES",
+        signed_rows="rows with a direction",
+        size="magnitude",
         apart_shown="Which way the metric in the headline moves, and which way YES moves. In the outlined cells they move apart: "
         "only such rows can show a model that learned “the number went up” instead of “YES got more likely”.",
     )
