@@ -30,6 +30,7 @@ check: ## format, lint, import directions, light imports
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@.venv/bin/lint-imports --no-cache
+	@$(RUN) -m mypy
 	@$(RUN) -m pytest -q tests/test_light_imports.py
 
 bench: setup ## measure Prefect against plain calls, merge against PEFT, a cached run; writes the README's table

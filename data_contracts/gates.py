@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.paths import CONTRACTS_FOLDER
-from data_contracts.verdict import Check, Verdict, check, report
+from data_contracts.verdict import Check, Comparison, Verdict, check, report
 from data_contracts.yaml_model import read_yaml, validated
 
 FEWEST_ROWS = 30
@@ -67,15 +67,13 @@ class Gate(BaseModel):
             return FEWEST_ROWS
         return math.ceil(round(3 / faults, 6))
 
+    def _limit(self) -> tuple[Comparison, float]:
+        given: list[tuple[Comparison, float | None]] = [(">=", self.min), ("<=", self.max), (">", self.above)]
+        return next((comparison, limit) for comparison, limit in given if limit is not None)
+
     def against(self, metric: str, found: Measured) -> Check:
         """The measured value beside this limit. Too few rows, and a value within the noise of it, are *cannot tell*."""
-        comparison, limit = (
-            (">=", self.min)
-            if self.min is not None
-            else ("<=", self.max)
-            if self.max is not None
-            else (">", self.above)
-        )
+        comparison, limit = self._limit()
         why = ""
         if found.value is None:
             why = f"the evaluation gave no number for {metric}"

@@ -6,14 +6,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.errors import ConfigError
 from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.yaml_model import read_yaml, validated
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A label that a shortcut could lead to, as a column of the audit's view."""
+
+    label: str
+    column: str
+    among: Literal["all", "signal", "signed"] = "all"
+    """Which rows have it: all whose cell is not empty, those that are no noise, those with a sign."""
+    split: Literal["names", "true", "positive", "above median"] = "names"
+    """How its values become classes; "names" are classes already."""
+    classes: tuple[str, str] = ("", "")
+    """What the two classes of a split are called."""
+
+
+@dataclass(frozen=True)
+class SignWords:
+    """What the sign of an assessment means, in the words of a recipe: messages and pages show them."""
+
+    more: str = "positive sign"
+    less: str = "negative sign"
+    more_fraction: str = "positive-sign fraction"
+    balance: str = "Add rows of the rarer sign"
+    """How the shares of the two signs are brought together."""
+    apart: str = "metric and answer move apart"
+    add_apart: str = "Add such rows: only they show which of the two a model follows"
+    concludes: tuple[str, str, str] = ("a positive sign", "a negative sign", "no sign")
+    """What words conclude of a row that is positive, negative, neither."""
+    conclude: str = "State in each trace what the answer's sign is"
+    target: str = "the answer"
+    """What the sign is about."""
+    signed_rows: str = "rows with a sign"
+    size: str = "size"
+    """What the field is called that says how large a change is."""
+    apart_shown: str = (
+        "Which way the metric moves, and which way the answer moves. In the outlined cells they move apart."
+    )
+    """What the page writes above the nine cells of metric against answer."""
 
 
 class Limits(BaseModel):
@@ -27,6 +68,17 @@ class Limits(BaseModel):
     """The part of it that argues for the labels: its length and its surface must give none of them away."""
     leaked_tag: ClassVar[str] = "a think tag"
     """What a think tag inside the learned text is called; the renderer sets a first pair around a trace."""
+
+    family: ClassVar[str] = ""
+    """Which checks audit.py adds to those of every set."""
+    numeric_labels: ClassVar[Mapping[str, str]] = {}
+    """Name -> column of the view: labels with an order, beside the view's own (`label_...`)."""
+    named_labels: ClassVar[Mapping[str, str]] = {}
+    """The same for labels that are names."""
+    labels_every_row: ClassVar[bool] = False
+    """Every row has a label to guess."""
+    words: ClassVar[SignWords | None] = None
+    """What the sign of an answer means; None where answers have none."""
 
     recipe: str
     """Contract folder that the numbers come from."""
@@ -68,6 +120,20 @@ class Limits(BaseModel):
         """Shortest and longest learned text, in characters."""
         return getattr(self, f"min_{self.text}_chars"), getattr(self, f"max_{self.text}_chars")
 
+    @property
+    def line_similarity_fraction(self) -> float | None:
+        """Largest similarity of one line of an input with that of a held-out row; None: lines have no limit."""
+        return None
+
+    def guesses(self, named: Mapping[str, str], columns: Collection[str]) -> list[Guess]:
+        """The labels that a model which does not read must not guess.
+
+        Args:
+            named: Name -> column of the view's labels that are names.
+            columns: All columns of the view.
+        """
+        return [Guess(name, column) for name, column in named.items()]
+
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Limits:
         names = type(self).model_fields
@@ -84,24 +150,31 @@ class AssessmentLimits(Limits):
     text: ClassVar[str] = "trace"
     argument: ClassVar[str] = "trace"
     leaked_tag: ClassVar[str] = "a second think tag"
+    family: ClassVar[str] = "assessment"
+    numeric_labels: ClassVar[Mapping[str, str]] = {"sign": "sign"}
+    named_labels: ClassVar[Mapping[str, str]] = {"kind": "kind"}
+    labels_every_row: ClassVar[bool] = True
+    words: ClassVar[SignWords] = SignWords()
+    split_labels: ClassVar[tuple[str, ...]] = ()
+    """Labels that are guessed as above or not above the median of the signal rows, where the view has them."""
 
     min_trace_chars: int = Field(ge=1)
     """Shortest thinking trace, in characters."""
     max_trace_chars: int = Field(ge=1)
     """Longest thinking trace, in characters."""
     max_part_similarity_fraction: float | None = Field(ge=0, le=1)
-    """Largest similarity, of shingles of two words, of one line of an input (headline, question) with the same line of a
+    """Largest similarity, of shingles of two words, of one line of an input with the same line of a
     hand-written held-out row. null: lines are templates, which inputs share by design."""
     min_noise_fraction: float = Field(ge=0, le=1)
     """Smallest share of noise rows."""
     max_noise_fraction: float = Field(ge=0, le=1)
     """Largest share of noise rows."""
     min_positive_fraction: float = Field(ge=0, le=1)
-    """Smallest share of YES-more-likely rows among the rows with a direction."""
+    """Smallest share of rows with a positive sign among the rows with a direction."""
     max_positive_fraction: float = Field(ge=0, le=1)
-    """Largest share of YES-more-likely rows among the rows with a direction."""
+    """Largest share of rows with a positive sign among the rows with a direction."""
     min_disagreeing_fraction: float = Field(ge=0, le=1)
-    """Smallest share of rows whose metric and YES move apart, among rows in which both move."""
+    """Smallest share of rows whose metric and answer move apart, among rows in which both move."""
     min_concluded_fraction: float = Field(ge=0, le=1)
     """Smallest share of rows in which the words of the trace decide a sign; below it agreement cannot be told."""
     max_contradiction_fraction: float = Field(ge=0, le=1)
@@ -119,17 +192,32 @@ class AssessmentLimits(Limits):
     min_large_fraction: float | None = Field(ge=0, le=1)
     """Smallest share of near-resolving updates among the signal rows. null: reported only."""
     min_disagreeing_rows: int | None = Field(ge=1)
-    """Fewest rows whose metric and YES move apart. null: reported only."""
+    """Fewest rows whose metric and answer move apart. null: reported only."""
     min_malformed_rows: int | None = Field(ge=1)
     """Fewest malformed rows. null: reported only."""
     max_one_value_fraction: float | None = Field(ge=0, le=1)
     """Largest share of one value of a numeric label among the signal rows: a label that hardly varies teaches a constant.
     null: reported only."""
 
+    @property
+    def line_similarity_fraction(self) -> float | None:
+        return self.max_part_similarity_fraction
+
+    def guesses(self, named: Mapping[str, str], columns: Collection[str]) -> list[Guess]:
+        split = [name for name in self.split_labels if f"label_{name}" in columns]
+        return [
+            Guess("noise", "noise", "all", "true", ("noise", "signal")),
+            Guess("sign", "sign", "signed", "positive", (self.words.more, self.words.less)),
+            Guess("a large update", "size", "signal", "above median", ("large", "small")),
+            Guess("the kind of information", "kind", "signal"),
+            *(Guess(f"high {name}", f"label_{name}", "signal", "above median", ("high", "low")) for name in split),
+        ]
+
 
 class WritingLimits(Limits):
     """Rows whose text is the answer: it must follow from its input, and not from a template that the input fills."""
 
+    family: ClassVar[str] = "writing"
     text: ClassVar[str] = "target"
     argument: ClassVar[str] = "reasoning"
 

@@ -17,6 +17,10 @@ class Verdict(StrEnum):
     CANNOT_TELL = "cannot tell"
 
 
+Comparison = Literal["==", "<=", ">=", "<", ">", "in"]
+"""How a measurement must stand to its limit."""
+
+
 class Check(BaseModel):
     """One thing that was measured, beside what it should have been."""
 
@@ -47,7 +51,7 @@ class Check(BaseModel):
 def check(
     name: str,
     measured: float | int | str | bool | None,
-    comparison: Literal["==", "<=", ">=", "<", ">", "in"],
+    comparison: Comparison,
     threshold: float | int | str | bool,
     *,
     unit: str = "",
@@ -59,7 +63,7 @@ def check(
     if measured is None or measured != measured or not enough:
         verdict = Verdict.CANNOT_TELL
     else:
-        holds = {
+        holds: bool = {
             "==": lambda a, b: a == b,
             "<=": lambda a, b: a <= b,
             ">=": lambda a, b: a >= b,

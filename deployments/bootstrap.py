@@ -92,7 +92,11 @@ def zombie_automation() -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=DEAD_AFTER_S),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no heartbeat for {DEAD_AFTER_S} s")],
+        actions=[
+            ChangeFlowRunState(
+                name=None, state=StateType.CRASHED, message=f"no heartbeat for {DEAD_AFTER_S} s", force=False
+            )
+        ],
     )
 
 

@@ -48,9 +48,9 @@ def pip(*arguments: str, into: Path = VENV) -> None:
     run([str(python(into)), "-m", "pip", "--disable-pip-version-check", *arguments])
 
 
-def run(command: list[str], **more: object) -> None:
+def run(command: list[str], env: dict[str, str] | None = None) -> None:
     """Run a command quietly; on failure print the end of its output and stop."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     if done.returncode:
         print(done.stdout[-4000:], file=sys.stderr)
         sys.exit(f"setup: `{' '.join(command[:6])} ...` failed with code {done.returncode}. Mend that, then run again.")
@@ -157,7 +157,7 @@ def has_cuda() -> bool:
     """Whether this machine's driver finds a card."""
     tool = shutil.which("nvidia-smi")
     return (
-        bool(tool)
+        tool is not None
         and subprocess.run([tool, "-L"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     )
 

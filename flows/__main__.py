@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from data_contracts.yaml_model import parse_yaml
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-_UsageError = typer.BadParameter.__base__  # typer carries a click of its own and names only this class of it
+_UsageError: Any = typer.BadParameter.__base__  # typer carries a click of its own and names only this class of it
 
 _PREFECT_DEFAULTS = {
     "PREFECT_HOME": str(Path(__file__).resolve().parents[1] / ".prefect"),
@@ -40,9 +40,9 @@ def finetune(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: --set train.epochs=3")] = None,
 ) -> None:
     """Fine-tune, verify, evaluate and release a model."""
-    from flows.config import load_config, profile_path
+    from flows.config import FinetuneConfig, load_config, profile_path
 
-    config = load_config(profile_path(profile), _changes(set_ or []))
+    config = load_config(profile_path(profile), _changes(set_ or []), FinetuneConfig)
     prefect_environment()
     from flows.finetune import finetune as flow
 

@@ -53,7 +53,7 @@ def load_comparison(profile: str, changes: dict[str, Any] | None = None) -> Comp
     path = profile_path(profile, "compare", "finetune")
     if flow_of(path) == "compare":
         return load_config(path, changes, ComparisonConfig)
-    finetune = load_config(path, changes)
+    finetune = load_config(path, changes, FinetuneConfig)
     other = _other_settings(finetune, last_run(finetune.run()))
     if other:
         head = f"compare: the last run of {finetune.name} was made with other settings than {path.name}. Nothing was asked."
@@ -67,7 +67,7 @@ def comparison_of(finetune: FinetuneConfig) -> ComparisonConfig:
     Its leaderboard is placed beside the folder of the releases.
     """
     parts = (BASE, ADAPTER, MERGED, NF4, *finetune.export.names)
-    roles = {BASE: "base", NF4: "control"}
+    roles: dict[str, Literal["base", "control"]] = {BASE: "base", NF4: "control"}
     models = [ModelEntry(name=part, run=finetune.name, part=part, role=roles.get(part)) for part in parts]
     shared = {name: getattr(finetune, name) for name in RunConfig.model_fields}
     folder = Path(finetune.publish.folder).parent / "comparison"
@@ -87,9 +87,10 @@ def last_run(run: Run) -> Last:
         ConfigError: it was never run, or its last run stopped half-way: an artifact was made from another than the last.
     """
     store = Store(run.store)
-    found = {role: recall(stage, run, store) for role, (stage, _) in _MAKERS.items()}
-    if missing := [role for role, one in found.items() if one is None]:
-        what = "nothing" if len(missing) == len(found) else f"no {', '.join(missing)}"
+    recalled = {role: recall(stage, run, store) for role, (stage, _) in _MAKERS.items()}
+    found = {role: last for role, last in recalled.items() if last is not None}
+    if missing := [role for role in recalled if role not in found]:
+        what = "nothing" if not found else f"no {', '.join(missing)}"
         raise ConfigError(
             f"compare: {run.store} holds {what} of a run {run.name}. Make it first: python -m flows finetune, with the profile "
             "of that name."
@@ -132,7 +133,7 @@ def from_last_runs(config: ComparisonConfig) -> dict[str, Artifact]:
         ConfigError: a run is not whole. ArtifactError: a file changed since it was made.
     """
     compare, store = config.compare, Store(config.store)
-    runs = sorted({one.run for one in compare.models if one.run} | ({compare.rows_run} - {None}))
+    runs = sorted({one.run for one in compare.models if one.run} | ({compare.rows_run} if compare.rows_run else set()))
     wanted = {name for one in compare.models for name in one.inputs.values()} | {run_input(run, "rows") for run in runs}
     found: dict[str, Artifact] = {}
     for run in runs:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -148,11 +148,13 @@ def flow_of(path: Path) -> str:
     return str(values.get("flow", "finetune")) if isinstance(values, dict) else "finetune"
 
 
-def load_config(
-    path: Path,
-    changes: dict[str, Any] | None = None,
-    kind: type[ConfigT] = FinetuneConfig,
-) -> ConfigT:
+@overload
+def load_config(path: Path, changes: dict[str, Any] | None = None) -> FinetuneConfig: ...
+@overload
+def load_config(path: Path, changes: dict[str, Any] | None = None, *, kind: type[ConfigT]) -> ConfigT: ...
+@overload
+def load_config(path: Path, changes: dict[str, Any] | None, kind: type[ConfigT]) -> ConfigT: ...
+def load_config(path: Path, changes: dict[str, Any] | None = None, kind: type[Any] = FinetuneConfig) -> Any:
     """Read and check the configuration of one kind of flow; `changes` are dotted names and new values, as given on the
     command line.
 
@@ -251,7 +253,7 @@ def _set(values: dict, names: list[str], value: Any) -> None:
     values[names[-1]] = value
 
 
-def _sentence(error: dict, kind: type[BaseModel]) -> str:
+def _sentence(error: Mapping[str, Any], kind: type[BaseModel]) -> str:
     """`  field: found value. What is allowed.`"""
     field = ".".join(str(part) for part in error["loc"]) or "config"
     if error["type"] == "extra_forbidden":

@@ -66,10 +66,12 @@ def distill(profile: str = "proofkit/nano", config: DistillConfig | None = None)
 
 
 def _teacher(pipeline: Pipeline, config: DistillConfig, dataset: Artifact) -> Made:
-    base = pipeline(prepare_base.STAGE, config.teacher.base)
-    rows = pipeline(validate_dataset.STAGE, config.teacher.validate_rows, dataset=dataset, base=base)
-    adapter = pipeline(train_lora.STAGE, config.teacher.train, base=base, rows=rows)
-    merged = pipeline(merge_adapter.STAGE, config.teacher.merge, base=base, adapter=adapter, rows=rows)
+    teacher = config.teacher
+    assert teacher is not None, "a teacher without a block of its own is not trained"
+    base = pipeline(prepare_base.STAGE, teacher.base)
+    rows = pipeline(validate_dataset.STAGE, teacher.validate_rows, dataset=dataset, base=base)
+    adapter = pipeline(train_lora.STAGE, teacher.train, base=base, rows=rows)
+    merged = pipeline(merge_adapter.STAGE, teacher.merge, base=base, adapter=adapter, rows=rows)
     return {"base": base, "rows": rows, "adapter": adapter, "merged": merged}
 
 

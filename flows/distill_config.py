@@ -75,7 +75,9 @@ class DistillConfig(ReleasingConfig):
     @property
     def blocks(self) -> list[tuple[str, TunedConfig, TrainConfig]]:
         """Every training: field, the block that it stands in, its settings."""
+        teacher: list[tuple[str, TunedConfig, TrainConfig]]
         teacher = [("teacher.train", self.teacher, self.teacher.train)] if self.teacher else []
+        students: list[tuple[str, TunedConfig, TrainConfig]]
         students = [(f"student.{name}", self.student, getattr(self.student, name)) for name in ("direct", "distilled")]
         return teacher + students
 

@@ -55,7 +55,7 @@ def _config_json(base: BaseConfig) -> dict | None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        path = hf_hub_download(base.model_id, "config.json", revision=base.revision)
+        path = hf_hub_download(str(base.model_id), "config.json", revision=base.revision)
         return json.loads(Path(path).read_text("utf-8"))
     except (httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
         return None  # whatever is wrong, prepare_base says it in its own words

@@ -6,7 +6,7 @@ import json
 import socket
 from pathlib import Path
 
-from flows.config import load_config, profile_path
+from flows.config import FinetuneConfig, load_config, profile_path
 from tasks.core.errors import ConfigError
 from tasks.publish_model import PublishConfig
 from tasks.recipes import load_recipe
@@ -41,7 +41,7 @@ def locate(release: str) -> tuple[Path, str]:
     """The folder of a release, and the quantisation served unless another is named."""
     if Path(release).is_dir():
         return Path(release), PublishConfig().serve_quantization
-    config = load_config(profile_path(release))
+    config = load_config(profile_path(release), kind=FinetuneConfig)
     folder = Path(config.publish.folder) / config.name
     if not folder.is_dir():
         raise ConfigError(f"serve: there is no {folder}. Make the release first: python -m flows finetune {release}")

@@ -100,11 +100,12 @@ def _own_rows(config: DatasetConfig, recipe: str) -> tuple[list[dict], list[dict
 
 
 def _split_file(config: DatasetConfig, recipe: str) -> tuple[list[dict], list[dict]]:
-    rows = _rows_of_file(Path(config.rows_file), recipe)
+    path = Path(str(config.rows_file))
+    rows = _rows_of_file(path, recipe)
     wanted = config.train_rows + config.heldout_rows
     if len(rows) < wanted:
         raise ConfigError(
-            f"build_dataset: {config.train_rows:,} + {config.heldout_rows:,} rows asked for, {Path(config.rows_file).name} "
+            f"build_dataset: {config.train_rows:,} + {config.heldout_rows:,} rows asked for, {path.name} "
             f"holds {len(rows):,}. Lower dataset.train_rows or dataset.heldout_rows, or add rows."
         )
     random.Random(config.seed).shuffle(rows)
@@ -196,17 +197,8 @@ STAGE = Stage(
     work=build_dataset,
     verify=verify_dataset,
     optional_stack=lambda config: _LOCAL_STACK if config.teacher and config.teacher.local_model else (),
-    contract=(
-        "prompt.md",
-        "output.py",
-        "rows.py",
-        "limits.yaml",
-        "teacher.md",
-        "examples/gold.jsonl",
-        "examples/heldout.jsonl",
-        "examples/teacher_seeds.jsonl",
-        "world/**/*.yaml",
-    ),
+    contract=("prompt.md", "output.py", "rows.py", "limits.yaml"),
+    recipe_files=lambda recipe: load_recipe(recipe).ROW_FILES,
     secrets=(API_KEY,),
     outside=lambda config: [
         *([config.rows_file] if config.rows_file else []),

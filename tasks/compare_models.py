@@ -133,7 +133,7 @@ def heldout_rows(config: CompareConfig, recipe: str, folders: Mapping[str, Path]
     from data_contracts.rows.findings import format_table
     from data_contracts.rows.rows_file import read_batch
 
-    path = Path(config.rows_file)
+    path = Path(str(config.rows_file))
     batch, limits = read_batch(path), load_limits(recipe).model_copy(update={"min_rows": 1})
     findings = check_rows(recipe, batch.frame, limits, batch.texts)
     if findings.broken:
@@ -174,17 +174,8 @@ STAGE = Stage(
     verify=verify_comparison,
     stack=("torch", "transformers", "peft", "llama_cpp_python", "matplotlib"),
     optional_stack=_stack,
-    contract=(
-        "prompt.md",
-        "prompt_rich.md",
-        "output.py",
-        "rows.py",
-        "limits.yaml",
-        "gates.yaml",
-        "examples/reference.jsonl",
-        "examples/metamorphic.jsonl",
-        "examples/heldout.jsonl",  # the rows that a line of metamorphic.jsonl changes
-    ),
+    contract=("prompt.md", "prompt_rich.md", "output.py", "rows.py", "limits.yaml", "gates.yaml"),
+    recipe_files=lambda recipe: load_recipe(recipe).EVALUATION_FILES,
     secrets=HUB_SECRETS,
     named_secrets=lambda config: [one.endpoint.api_key_env for one in config.models if one.endpoint],
     outside=lambda config: [

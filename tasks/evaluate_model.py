@@ -89,6 +89,7 @@ def _ask_everyone(config: EvaluateConfig, job: Job, survey: Survey, digest: str)
 def _models(job: Job, digest: str) -> Iterator[LocalModel]:
     """What is asked: the teacher if there is one, the base, the base with the adapter, the merge, and every GGUF file."""
     base = job.inputs[BASE]
+    folders: list[tuple[str, Path, Path | None]]
     folders = [(name, job.inputs[name], None) for name in (TEACHER, BASE, MERGED) if name in job.inputs]
     folders.insert(-1, (ADAPTER, base, job.inputs[ADAPTER]))
     for name, folder, adapter in folders:
@@ -97,8 +98,15 @@ def _models(job: Job, digest: str) -> Iterator[LocalModel]:
             name, folder, load_prompt(job.recipe), adapter, file_digest=job.digests[name], size_bytes=size_bytes
         )
     for name, path in gguf_files(job.inputs["gguf"]).items():
-        found = {"file_digest": sha256_file(path), "size_bytes": path.stat().st_size}
-        yield LocalModel(name, path, load_prompt(job.recipe), contract_digest=digest, **found)
+        size_bytes = path.stat().st_size
+        yield LocalModel(
+            name,
+            path,
+            load_prompt(job.recipe),
+            contract_digest=digest,
+            file_digest=sha256_file(path),
+            size_bytes=size_bytes,
+        )
 
 
 def gguf_files(folder: Path) -> dict[str, Path]:
@@ -166,14 +174,8 @@ STAGE = Stage(
     work=evaluate_model,
     verify=verify_evaluation,
     stack=("torch", "transformers", "peft", "llama_cpp_python"),
-    contract=(
-        "prompt.md",
-        "output.py",
-        "gates.yaml",
-        "examples/reference.jsonl",
-        "examples/metamorphic.jsonl",
-        "examples/heldout.jsonl",
-    ),
+    contract=("prompt.md", "output.py", "gates.yaml"),
+    recipe_files=lambda recipe: load_recipe(recipe).EVALUATION_FILES,
 )
 
 if __name__ == "__main__":

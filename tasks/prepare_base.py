@@ -92,12 +92,17 @@ def _download(config: BaseConfig, job: Job) -> dict:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    where = f"{config.model_id} at {config.revision}"
+    where, model_id = f"{config.model_id} at {config.revision}", str(config.model_id)
     folder = _packed_folder(job) if config.dequantise else job.out
     try:
-        commit = HfApi().model_info(config.model_id, revision=config.revision).sha
-        patterns = {"allow_patterns": _WANTED_FILES, "ignore_patterns": _OTHER_FORMATS}
-        snapshot_download(config.model_id, revision=commit, local_dir=folder, **patterns)
+        commit = HfApi().model_info(model_id, revision=config.revision).sha
+        snapshot_download(
+            model_id,
+            revision=commit,
+            local_dir=folder,
+            allow_patterns=_WANTED_FILES,
+            ignore_patterns=_OTHER_FORMATS,
+        )
     except RevisionNotFoundError:
         raise ConfigError(
             f"prepare_base: {config.model_id} has no revision {config.revision!r}. Set base.revision."

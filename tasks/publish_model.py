@@ -136,6 +136,7 @@ def _text(path: Path, text: str) -> None:
 def _push(config: PublishConfig, job: Job) -> dict:
     from tasks.release.hub import publish_to_hub
 
+    assert config.hub_repo is not None, "called where a repository is named"
     files = hash_folder(job.out)
     commit = publish_to_hub(
         job.out, files, config.hub_repo, private=config.private, commit_message="Release, verified from disk"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -82,7 +83,7 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
         write_token_rows(job.out / f"{split}.parquet", rows)
     parts = contract_parts(load_prompt(job.recipe), job.inputs["base"])
     (job.out / CONTRACT_FILE).write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
-    facts = {f"{split}_rows": frames[split].height for split in SPLITS}
+    facts: dict[str, Any] = {f"{split}_rows": frames[split].height for split in SPLITS}
     if corrections.detail:
         facts["corrections"] = corrections.detail
     if (

@@ -31,6 +31,7 @@ RUN_AND_NOT_IMPORTED = {
     "accelerate",
     "bpe-openai",
     "import-linter",
+    "mypy",
     "protobuf",
     "pytest-xdist",
     "ruff",

@@ -12,7 +12,7 @@ import polars as pl
 from data_contracts.audit.consistency import trace_agrees
 from data_contracts.audit.coverage import coverage, spread_of_labels
 from data_contracts.limits import AssessmentLimits
-from data_contracts.verdict import Check, check
+from data_contracts.verdict import Check, Comparison, check
 
 COLUMNS = ("malformed", "noise", "sign", "metric_sign", "size", "kind")
 """What the audit's view must hold for these checks."""
@@ -48,27 +48,27 @@ class AssessmentTally:
         return _share("noise fraction", self._counts["noise"], of, self.limits, low, high, what, fix)
 
     def _signs(self) -> list[Check]:
-        low, high = self.limits.min_positive_fraction, self.limits.max_positive_fraction
+        low, high, words = self.limits.min_positive_fraction, self.limits.max_positive_fraction, self.limits.words
         return [
             *_share(
-                "YES-more-likely fraction",
+                words.more_fraction,
                 self._counts["positive"],
                 self._counts["signed"],
                 self.limits,
                 low,
                 high,
-                "rows with a direction",
-                "Ask some of the questions the other way round, or add rows of the rarer sign",
+                words.signed_rows,
+                words.balance,
             ),
             *_share(
-                "fraction of rows where metric and YES move apart",
+                f"fraction of rows where {words.apart}",
                 self._counts["apart"],
                 self._counts["both_move"],
                 self.limits,
                 self.limits.min_disagreeing_fraction,
                 None,
                 "rows in which both move",
-                "Add rows such as 'Fed cuts rates' with 'Will the Fed cut?': only they show the sign flip",
+                words.add_apart,
             ),
         ]
 
@@ -118,7 +118,7 @@ def _share(
     name: str, hits: int, of: int, limits: AssessmentLimits, low: float | None, high: float | None, what: str, fix: str
 ) -> list[Check]:
     fraction = round(hits / of, 6) if of else None
-    bounds = [(">=", low), ("<=", high)]
+    bounds: list[tuple[Comparison, float | None]] = [(">=", low), ("<=", high)]
     return [
         check(
             f"{name} ({'at least' if comparison == '>=' else 'at most'})",

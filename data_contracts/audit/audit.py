@@ -6,9 +6,10 @@ which family of limits adds further checks (`rows.LIMITS`); nothing here knows a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import polars as pl
 
@@ -24,7 +25,7 @@ from data_contracts.limits import AssessmentLimits, Limits, WritingLimits
 from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.prompting import markers
 from data_contracts.rows.rows_file import read_rows
-from data_contracts.verdict import Check, check, report
+from data_contracts.verdict import Check, Comparison, check, report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,25 +37,47 @@ LEAKS = {
     "a stripped marker such as assistantfinal": markers.STRIPPED_MARKERS,
 }
 
+
+class Tally(Protocol):
+    """Counts of a set that comes in parts, and the checks that a family makes of them."""
+
+    def add(self, view: pl.DataFrame) -> None: ...
+    def checks(self, sample: pl.DataFrame) -> list[Check]: ...
+
+
+class Family(NamedTuple):
+    """The checks that a family of limits adds to those of every set."""
+
+    limits: type[Limits]
+    tally: Callable[..., Tally]
+    """Makes the checks; called with the limits."""
+    columns: tuple[str, ...]
+    """What the view must hold for them."""
+    sampled: str
+    """What is measured on the sample."""
+
+
 FAMILIES = {
-    AssessmentLimits: (assessment.AssessmentTally, assessment.COLUMNS, assessment.SAMPLED),
-    WritingLimits: (writing.WritingTally, writing.COLUMNS, writing.SAMPLED),
+    one.limits.family: one
+    for one in (
+        Family(AssessmentLimits, assessment.AssessmentTally, assessment.COLUMNS, assessment.SAMPLED),
+        Family(WritingLimits, writing.WritingTally, writing.COLUMNS, writing.SAMPLED),
+    )
 }
-"""Family of limits -> the tally that makes its checks, what the view must hold for them, what it measures on the sample."""
 
 
-def families_of(limits: Limits) -> list[type[Limits]]:
+def families_of(limits: Limits) -> list[Family]:
     """The families whose checks these limits ask for.
 
     Raises:
         ConfigError: a limit belongs to no family whose checks are made, so nothing would look at it.
     """
-    found = [family for family in FAMILIES if isinstance(limits, family)]
-    known = set(Limits.model_fields).union(*(family.model_fields for family in found))
+    found = [FAMILIES[limits.family]] if limits.family in FAMILIES else []
+    known = set(Limits.model_fields).union(*(one.limits.model_fields for one in found))
     if unread := sorted(set(type(limits).model_fields) - known):
         raise ConfigError(
             f"audit: no check reads {', '.join(unread)} of {type(limits).__name__} ({limits.where}). "
-            f"Known families: {', '.join(one.__name__ for one in FAMILIES)}. Name one as LIMITS in rows.py."
+            f"Known families: {', '.join(one.limits.__name__ for one in FAMILIES.values())}. Name one as LIMITS in rows.py."
         )
     return found
 
@@ -81,7 +104,7 @@ class SetTally:
         """`heldout`: rows of which the set must hold no copy."""
         self.limits = limits
         self._search = None if heldout is None else HeldoutSearch(view_of(heldout, limits), limits)
-        self._families = [FAMILIES[one][0](limits) for one in families_of(limits)]
+        self._families = [one.tally(limits) for one in families_of(limits)]
         self._n_rows = 0
         self._n_well_formed = 0
         self._ends: tuple[int, int] | None = None
@@ -173,12 +196,12 @@ class SetTally:
         return found
 
     def _sampled(self) -> str:
-        return ", ".join(FAMILIES[one][2] for one in families_of(self.limits)) or "lengths"
+        return ", ".join(one.sampled for one in families_of(self.limits)) or "lengths"
 
     def _add_texts(self, view: pl.DataFrame) -> None:
         texts = view.select("row", text=self.limits.text).with_columns(chars=pl.col("text").str.len_chars())
         low, high = texts["chars"].min(), texts["chars"].max()
-        if low is not None and high is not None:
+        if isinstance(low, int) and isinstance(high, int):
             before = self._ends or (low, high)
             self._ends = (min(before[0], low), max(before[1], high))
         shortest, longest = self.limits.text_chars
@@ -192,6 +215,10 @@ class SetTally:
         shortest, longest = self._ends or (None, None)
         least, most = limits.text_chars
         fix = f"Rewrite these {what}s to one length in every class ({limits.where} has the bounds)"
+        ends: list[tuple[str, int | None, Comparison, int, _Hits]] = [
+            ("shortest", shortest, ">=", least, self._short),
+            ("longest", longest, "<=", most, self._long),
+        ]
         return [
             check(
                 f"{name} {what}",
@@ -202,10 +229,7 @@ class SetTally:
                 detail=f"{outside.count:,} of {self._n_rows:,} rows outside{': ' if outside.count else ''}{outside.some('rows')}",
                 fix=fix,
             )
-            for name, measured, comparison, limit, outside in (
-                ("shortest", shortest, ">=", least, self._short),
-                ("longest", longest, "<=", most, self._long),
-            )
+            for name, measured, comparison, limit, outside in ends
         ]
 
     def _leaked(self) -> list[Check]:
@@ -306,10 +330,14 @@ def audit_splits(train: pl.DataFrame, heldout: pl.DataFrame, limits: Limits) -> 
     Raises:
         ContractError: a column that the audit looks at is missing.
     """
-    views = (view_of(one, limits) for one in (train, heldout))
     files = (CONTRACTS_FOLDER / limits.recipe / "examples" / f"{name}.jsonl" for name in ("heldout", "reference"))
     own = [view_of(read_rows(path), limits) for path in files if path.is_file()]
-    return split_checks(*views, limits, pl.concat(own, how="vertical_relaxed") if own else None)
+    return split_checks(
+        view_of(train, limits),
+        view_of(heldout, limits),
+        limits,
+        pl.concat(own, how="vertical_relaxed") if own else None,
+    )
 
 
 def view_of(frame: pl.DataFrame, limits: Limits) -> pl.DataFrame:
@@ -328,7 +356,7 @@ def view_of(frame: pl.DataFrame, limits: Limits) -> pl.DataFrame:
             f"Found columns {', '.join(frame.columns) or 'none'}. Run the row contract first and correct what it names."
         ) from None
     wanted = ["input", "source_batch", limits.text, limits.argument]
-    wanted += [name for family in families_of(limits) for name in FAMILIES[family][1]]
+    wanted += [name for one in families_of(limits) for name in one.columns]
     if lacking := sorted(set(wanted) - set(view.columns)):
         raise ConfigError(
             f"audit: `audited` in data_contracts/{limits.recipe}/rows.py does not give {', '.join(lacking)}, which "

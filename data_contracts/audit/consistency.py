@@ -38,7 +38,7 @@ def trace_agrees(view: pl.DataFrame, limits: AssessmentLimits) -> list[Check]:
             ">=",
             limits.min_concluded_fraction,
             detail=f"{signs.height:,} of {rows.height:,} rows",
-            fix="State in each trace what happens to YES, or extend the recipe's word lists by the words it uses",
+            fix=f"{limits.words.conclude}, or extend the recipe's word lists by the words it uses",
             enough=enough,
         ),
         _contradictions("sign", signs, SIGN_CONTRADICTED, _sign_pair(), limits, enough),

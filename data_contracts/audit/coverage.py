@@ -22,7 +22,7 @@ def coverage(view: pl.DataFrame, limits: AssessmentLimits) -> list[Check]:
         _rarest_kind(signal, limits),
         _end("small", signal, pl.col("size") <= limits.small_size, limits.min_small_fraction, limits),
         _end("large", signal, pl.col("size") >= limits.large_size, limits.min_large_fraction, limits),
-        _count("rows in which metric and YES move apart", apart.height, limits.min_disagreeing_rows, view),
+        _count(f"rows in which {limits.words.apart}", apart.height, limits.min_disagreeing_rows, view),
         _count("malformed rows", malformed.height, limits.min_malformed_rows, view),
     ]
 
@@ -60,7 +60,7 @@ def _end(name: str, signal: pl.DataFrame, inside: pl.Expr, least: float | None, 
     rows = signal.filter(inside).height
     bound = f"at most {limits.small_size}" if name == "small" else f"at least {limits.large_size}"
     share = rows / signal.height if signal.height else None
-    detail = f"{rows:,} of {signal.height:,} signal rows have a magnitude of {bound}"
+    detail = f"{rows:,} of {signal.height:,} signal rows have a {limits.words.size} of {bound}"
     return _share(f"share of {name} updates", share, least, detail, signal, limits)
 
 

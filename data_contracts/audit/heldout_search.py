@@ -13,7 +13,7 @@ from itertools import pairwise
 import polars as pl
 
 from data_contracts.audit.similarity import SHINGLE_WORDS, largest_similarity
-from data_contracts.limits import AssessmentLimits, Limits
+from data_contracts.limits import Limits
 
 PART = "part_"
 """Prefix of the view's columns that hold one line of the input each."""
@@ -32,13 +32,13 @@ MOST_COMPARED = 50_000
 
 def compared(columns: list[str], limits: Limits) -> dict[str, tuple[float | None, int]]:
     """Column of the view -> (largest similarity allowed, words of a shingle); the lines only where they have a limit."""
-    found = {
+    found: dict[str, tuple[float | None, int]] = {
         "input": (limits.max_input_similarity_fraction, SHINGLE_WORDS),
         limits.text: (limits.max_text_similarity_fraction, SHINGLE_WORDS),
     }
-    if isinstance(limits, AssessmentLimits) and limits.max_part_similarity_fraction is not None:
+    if (line_limit := limits.line_similarity_fraction) is not None:
         parts = [name for name in columns if name.startswith(PART)]
-        found |= dict.fromkeys(parts, (limits.max_part_similarity_fraction, PART_SHINGLE_WORDS))
+        found |= dict.fromkeys(parts, (line_limit, PART_SHINGLE_WORDS))
     return found
 
 

@@ -1,8 +1,8 @@
 """Are held-out rows new to a model that saw the others? No input among both, and neither an input nor a learned text nearly so.
 
-A row that training has seen measures memory, not skill; a trace copied under a new headline is as much known as its input.
-Of a row that the contract itself holds out each line of its input must be new as well. Rows of your own may ask one question
-of many headlines, in training and held out alike.
+A row that training has seen measures memory, not skill; a trace copied under a new input is as much known as its input.
+Of a row that the contract itself holds out each line of its input must be new as well. Rows of your own may share one line
+with many others, in training and held out alike.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ every label and batch, and small models that see only the length, or only the su
 
 The labels are those of the view: `label_<name>`, ranked when it holds numbers, guessed when it holds names; and the
 columns of a family of limits. A row whose label is empty has no part in its checks. That a row is malformed is a label too,
-which its trace alone must not give away: its input is there to show it (an empty headline is short).
+which its trace alone must not give away: its input is there to show it (an empty line is short).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import polars as pl
 from data_contracts.audit.content_order import content_lots
 from data_contracts.audit.guessing import FOLDS, SEED, accuracy_and_chance
 from data_contracts.audit.surface import surface_features
-from data_contracts.limits import AssessmentLimits, Limits
+from data_contracts.limits import Guess, Limits
 from data_contracts.verdict import Check, check, report
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ NAMED_FEATURES = 3
 FIGURES = ("digits", "percent signs", "currency signs", "characters a word")
 """Features that tell whether a trace comes to a probability, and what it weighs on the way: one of a malformed input cannot.
 Gold's traces are told apart by them (0.93 of 0.50), and by nothing else (0.52)."""
-SPLIT_LABELS = ("relevance", "source_credibility", "novelty")
-"""Labels of an assessment that are guessed as above or not above the median of the signal rows, where the view has them."""
 NAMED_BATCHES = 6
 
 
@@ -58,7 +56,7 @@ def _beside_malformed(view: pl.DataFrame) -> pl.DataFrame:
     """Malformed rows, and well-formed ones beside them, told apart in `answer`; empty when there is no malformed row."""
     malformed = _at_most(MALFORMED_ROWS, view.filter(pl.col("malformed").fill_null(False)))
     others = _at_most(OTHERS_EACH * malformed.height, view.filter(~pl.col("malformed").fill_null(False)))
-    name = _named(pl.col("malformed").fill_null(False), "malformed", "well-formed")
+    name = pl.when(pl.col("malformed").fill_null(False)).then(pl.lit("malformed")).otherwise(pl.lit("well-formed"))
     return pl.concat([malformed, others]).with_columns(answer=name)
 
 
@@ -107,7 +105,7 @@ def _numeric_labels(view: pl.DataFrame, limits: Limits) -> dict[str, str]:
         for name, kind in view.schema.items()
         if name.startswith("label_") and (kind.is_numeric() or kind == pl.Null)
     }
-    return found | ({"sign": "sign"} if isinstance(limits, AssessmentLimits) else {})
+    return {**found, **limits.numeric_labels}
 
 
 def _named_labels(view: pl.DataFrame, limits: Limits) -> dict[str, str]:
@@ -117,7 +115,7 @@ def _named_labels(view: pl.DataFrame, limits: Limits) -> dict[str, str]:
         for name, kind in view.schema.items()
         if name.startswith("label_") and kind == pl.String
     }
-    return found | ({"kind": "kind"} if isinstance(limits, AssessmentLimits) else {})
+    return {**found, **limits.named_labels}
 
 
 def _independence(
@@ -231,7 +229,7 @@ def surface_shortcuts(view: pl.DataFrame, limits: Limits) -> list[Check]:
     """
     sample = sampled(view.filter(pl.any_horizontal(_labelled(view, limits))), MODEL_ROWS)
     if sample.height < 2:
-        features, names = None, []
+        features, names = None, list[str]()
     else:
         features, names = surface_features(sample, limits.argument)
     length = sample[limits.argument].str.len_chars().fill_null(0).to_numpy().reshape(-1, 1)
@@ -263,44 +261,47 @@ def _malformed_surface(view: pl.DataFrame, limits: Limits) -> list[Check]:
 
 def _labelled(view: pl.DataFrame, limits: Limits) -> list[pl.Expr]:
     """In which rows there is a label to guess: all of them in a family whose every row has one."""
-    if isinstance(limits, AssessmentLimits):
+    if limits.labels_every_row:
         return [pl.lit(True)]
     return [pl.col(column).is_not_null() for column in _named_labels(view, limits).values()] or [pl.lit(False)]
 
 
 def _targets(sample: pl.DataFrame, limits: Limits) -> list[tuple[str, pl.Series, pl.Series]]:
     """(label, which rows have it, its classes) of each label that a shortcut could lead to."""
-    if not isinstance(limits, AssessmentLimits):
-        named = _named_labels(sample, limits)
-        return [(name, sample[column].is_not_null(), sample[column]) for name, column in named.items()]
-    signal = (~sample["noise"]).fill_null(False)
-    signed = (sample["sign"] != 0).fill_null(False)
-    split = [f"label_{name}" for name in SPLIT_LABELS if f"label_{name}" in sample.columns]
-    return [
-        ("noise", sample["noise"].is_not_null(), _named(sample["noise"], "noise", "signal")),
-        ("sign", signed, _named(sample["sign"] > 0, "YES more likely", "YES less likely")),
-        ("a large update", signal, _named(_above_median(sample["size"], signal), "large", "small")),
-        ("the kind of information", signal, sample["kind"]),
-        *(
-            (f"high {name.removeprefix('label_')}", signal, _named(_above_median(sample[name], signal), "high", "low"))
-            for name in split
-        ),
-    ]
+    found = limits.guesses(_named_labels(sample, limits), sample.columns)
+    return [(one.label, kept, _classes(sample, one, kept)) for one in found for kept in [_rows_with(sample, one)]]
+
+
+def _rows_with(sample: pl.DataFrame, label: Guess) -> pl.Series:
+    """Which rows have the label."""
+    if label.among == "signal":
+        return (~sample["noise"]).fill_null(False)
+    if label.among == "signed":
+        return (sample["sign"] != 0).fill_null(False)
+    return sample[label.column].is_not_null()
+
+
+def _classes(sample: pl.DataFrame, label: Guess, kept: pl.Series) -> pl.Series:
+    """The label's classes by their names: what a report calls "True" means nothing to its reader."""
+    values = sample[label.column]
+    if label.split == "names":
+        return values
+    if label.split == "positive":
+        values = values > 0
+    elif label.split == "above median":
+        values = _above_median(values, kept)
+    true, false = label.classes
+    return values.cast(pl.Int8).replace_strict({1: true, 0: false}, return_dtype=pl.String)
 
 
 def _above_median(cells: pl.Series, kept: pl.Series) -> pl.Series:
     """Which cells are above the median of the kept ones, or from it on where that leaves too few: of a label with few values
     the median may be the largest."""
-    middle = cells.filter(kept).median()
-    if middle is None:
+    middle = cells.filter(kept).cast(pl.Float64).median()
+    if not isinstance(middle, float):
         return pl.Series([None] * len(cells), dtype=pl.Boolean)
-    above = cells > float(middle)
-    return above if above.filter(kept).sum() >= FOLDS else cells >= float(middle)
-
-
-def _named(cells: pl.Series | pl.Expr, true: str, false: str) -> pl.Series | pl.Expr:
-    """The two classes by their names: what a report calls "True" says nothing to its reader."""
-    return cells.cast(pl.Int8).replace_strict({1: true, 0: false}, return_dtype=pl.String)
+    above = cells > middle
+    return above if above.filter(kept).sum() >= FOLDS else cells >= middle
 
 
 def _shortcut(
@@ -311,10 +312,10 @@ def _shortcut(
     classes, sizes = np.unique(target.astype(str), return_counts=True)
     frequent = classes[sizes >= FOLDS]
     kept = np.isin(target.astype(str), frequent)
-    told = int(kept.sum()) >= limits.min_audit_rows // 2 and len(frequent) >= 2 and features is not None
+    told = int(kept.sum()) >= limits.min_audit_rows // 2 and len(frequent) >= 2
     name = f"balanced accuracy of guessing {label} from {sees}"
     advantage = limits.max_shortcut_advantage_fraction if not names else limits.max_surface_advantage_fraction
-    if not told:
+    if features is None or not told:
         return _cannot(name, advantage, dict(zip(classes, sizes, strict=True)))
     values, answers = features[kept], target[kept].astype(str)
     level = SURFACE_LEVEL if names else LENGTH_LEVEL

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from data_contracts.audit.shortcuts import sampled
-from data_contracts.limits import AssessmentLimits, Limits
+from data_contracts.limits import Limits
 from data_contracts.verdict import Check, check, report
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def repeats(view: pl.DataFrame, limits: Limits) -> list[Check]:
         _nearest_pair(sample, "input", limits.max_repeat_similarity_fraction),
         _nearest_pair(sample, limits.text, limits.max_text_similarity_fraction),
     ]
-    return [*checks, _contradictory(sample)] if isinstance(limits, AssessmentLimits) else checks
+    return [*checks, _contradictory(sample)] if limits.words else checks
 
 
 def _nearest_pair(sample: pl.DataFrame, column: str, limit: float | None) -> Check:
@@ -157,9 +157,9 @@ def largest_similarity(
         chunk, sizes = _shingles(texts[start : start + CHUNK_ROWS], words)
         shared = np.asarray((new @ chunk.T).todense(), dtype=np.float32)
         jaccard = shared / np.maximum(new_sizes[:, None] + sizes[None, :] - shared, 1)
-        row, other = np.unravel_index(int(jaccard.argmax()), jaccard.shape)
+        row, other = map(int, np.unravel_index(int(jaccard.argmax()), jaccard.shape))
         if jaccard[row, other] > best[0]:
-            best = (float(jaccard[row, other]), int(row), start + int(other))
+            best = (float(jaccard[row, other]), row, start + other)
     similarity, row, other = best
     number = seen["row"][other] if "row" in seen.columns else other + 1
     return round(similarity, 6), f"held-out row {row + 1} and {where} row {number}: {_shown(new_texts[row])}"

@@ -20,7 +20,7 @@ from data_contracts.audit import anchoring
 from data_contracts.audit import sentences as prose
 from data_contracts.audit.content_order import by_content
 from data_contracts.limits import WritingLimits
-from data_contracts.verdict import Check, check, report
+from data_contracts.verdict import Check, Comparison, check, report
 
 COLUMNS = ("task", "target", "reasoning", "anchors", "slots", "given")
 """What the audit's view must hold: `anchors` and `slots` as lists of text, `given` all of the prompt, `reasoning` where a task
@@ -230,7 +230,7 @@ def _skeleton_share(task: _Task) -> tuple[float | None, str]:
     for some in task.masked:
         rows_of.update(set(prose.ngrams(some, SKELETON_WORDS)))
     least = max(MIN_SKELETON_ROWS, SKELETON_FRACTION * len(task.masked))
-    shares, longest = [], ((), 0)
+    shares, longest = list[float](), (tuple[str, ...](), 0)
     for some in task.masked:
         predicted = [False] * len(some)
         for start, run in enumerate(prose.ngrams(some, SKELETON_WORDS)):
@@ -256,7 +256,7 @@ def _longest(some: list[str], predicted: list[bool], rows_of: Counter) -> tuple[
     )
 
 
-_Measure = tuple[str, str, Callable[[_Task], tuple[float | None, str]], str]
+_Measure = tuple[str, Comparison, Callable[[_Task], tuple[float | None, str]], str]
 _DISTINCT: _Measure = (
     "share of distinct three-word runs of a task's targets",
     ">=",
@@ -298,7 +298,7 @@ def _held(measure: _Measure, tasks: list[_Task], limit: float | None, limits: Wr
 
 
 def _limited(
-    name: str, value: float | None, comparison: str, limit: float | None, detail: str, fix: str, enough: bool
+    name: str, value: float | None, comparison: Comparison, limit: float | None, detail: str, fix: str, enough: bool
 ) -> Check:
     if limit is None:
         return report(name, value, detail=f"{detail}; no limit: the texts are templates by design")

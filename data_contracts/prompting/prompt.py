@@ -101,7 +101,8 @@ class PromptContract(BaseModel):
                 f"prompt: column context of the row is {type(column).__name__}, not text. "
                 f"Expected one text, with a line '{LINE}' for each fact. Join the lines with line breaks."
             )
-        lines = [*([] if column is None else column.split("\n")), *given]
+        own = () if column is None else column.split("\n")
+        lines: list[Line] = [*own, *given]
         if lines and self.context is None:
             raise ContractError(
                 f"prompt: {len(lines)} context lines were given, and {where} takes none: no row that the model was trained "

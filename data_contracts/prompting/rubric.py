@@ -104,7 +104,7 @@ class Rubric(BaseModel):
         """The score of a level; None for *cannot tell*."""
         return _WORDS[level] if isinstance(level, str) else float(level)
 
-    def schema(self, reasons: bool = True) -> dict:
+    def verdict_schema(self, reasons: bool = True) -> dict:
         """JSON schema of a verdict: a reason if wanted, then each criterion once, nothing else.
 
         As strict modes of servers want it: levels are enumerated, since not all of them know `minimum` and `maximum`.

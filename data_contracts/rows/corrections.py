@@ -141,9 +141,9 @@ class Corrector:
             return frame
         if one.action == "drop":
             return frame.filter(~hit)
-        types = self._types  # a column that is none of the contract's rejects its rows, whatever is set
+        known = self._types  # a column that is none of the contract's rejects its rows, whatever is set
         return frame.with_columns(
-            put(frame[name], hit, one.set[name], types[name]) for name in one.set if name in types
+            put(frame[name], hit, one.set[name], known[name]) for name in one.set if name in known
         )
 
     def close(self, *, whole_build: bool = False) -> list[Check]:

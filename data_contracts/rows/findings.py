@@ -64,10 +64,14 @@ class RuleCount:
 class Findings(Protocol):
     """What a table or a file has in common once it stands beside its contract."""
 
-    recipe: str
-    n_rows: int
-    n_rejected: int
-    broken: tuple[BrokenRule, ...] | tuple[RuleCount, ...]
+    @property
+    def recipe(self) -> str: ...
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def n_rejected(self) -> int: ...
+    @property
+    def broken(self) -> tuple[BrokenRule, ...] | tuple[RuleCount, ...]: ...
 
 
 @dataclass(frozen=True)

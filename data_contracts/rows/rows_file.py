@@ -127,7 +127,7 @@ def _parquet_batches(path: Path) -> Iterator[RowBatch]:
         # Buffered page by page: a row group may hold a million rows.
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-                frame = plain(pl.from_arrow(pa.Table.from_batches([_proven(batch)])))
+                frame = plain(pl.DataFrame(pa.Table.from_batches([_proven(batch)])))
                 yield RowBatch(first, frame)
                 first += frame.height
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:

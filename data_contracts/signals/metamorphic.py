@@ -80,7 +80,7 @@ def _variant(line: Row) -> Variant | str:
     pairs = [pair.split(ARROW) for pair in str(line.get("replaced") or "").split("\n") if pair]
     if odd := [ARROW.join(pair) for pair in pairs if len(pair) != 2]:
         return f"replaced: {odd[0]!r} is not 'old{ARROW}new'; write one replacement on each line"
-    changed = {name: line.get(name) for name in INPUT}
+    changed = {name: None if line.get(name) is None else str(line[name]) for name in INPUT}
     return Variant(
         str(line["kind"]),
         (str(line["of_headline"]), str(line["of_question"])),

@@ -11,12 +11,12 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from data_contracts.limits import AssessmentLimits
 from data_contracts.prompting import context as lines
 from data_contracts.prompting import markers
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.rows.contract import EMPTY_CELL
 from data_contracts.signals.conclusions import concluded as concluded  # the audit looks for it here
+from data_contracts.signals.limits import SignalsLimits
 from data_contracts.signals.output import ErrorCode, InformationType
 
 NOISE_MAX_RELEVANCE = 0.1
@@ -271,5 +271,5 @@ class SignalRow(pa.DataFrameModel):
 ROWS = SignalRow
 """The name under which every contract folder exports its row contract."""
 
-LIMITS = AssessmentLimits
+LIMITS = SignalsLimits
 """What its sets are held to: the family of limits whose numbers limits.yaml gives."""

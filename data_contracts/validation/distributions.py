@@ -38,9 +38,10 @@ class NumberSpread:
     def add(self, cells: pl.Series) -> None:
         """Count the cells that hold a number."""
         cells = cells.drop_nulls()
-        if not len(cells):
+        low, high = cells.min(), cells.max()
+        if not isinstance(low, int | float) or not isinstance(high, int | float):
             return
-        ends = [one for one in (self.smallest, self.largest) if one is not None] + [cells.min(), cells.max()]
+        ends = [one for one in (self.smallest, self.largest) if one is not None] + [low, high]
         self.smallest, self.largest = min(ends), max(ends)
         # 1e-9: 0.3 of 0 to 1 is 5.999... bins, and belongs into the sixth.
         place = ((cells - self.low) / (self.high - self.low) * NUMBER_BINS + 1e-9).floor().cast(pl.Int64)

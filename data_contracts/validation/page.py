@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.limits import AssessmentLimits, Limits
+from data_contracts.limits import Limits
 from data_contracts.validation.distributions import BIN_CHARS, Distributions
 from data_contracts.verdict import Check, Verdict
 
@@ -85,7 +85,7 @@ def render_page(found: Validation) -> str:
         numbers=[_number(name, one) for name, one in spread.numbers.items()],
         names=[_bars(name, counts) for name, counts in spread.names.items() if any(counts.values())],
         text=found.limits.text,
-        signed=isinstance(found.limits, AssessmentLimits),
+        words=found.limits.words,
         moves=_moves(spread),
         size={"strip": (STRIP_WIDTH, STRIP_HEIGHT), "number": (NUMBER_WIDTH, NUMBER_HEIGHT), "bar": BAR_WIDTH,
               "cell": (CELL_WIDTH, CELL_HEIGHT)},

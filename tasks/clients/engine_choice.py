@@ -151,17 +151,19 @@ def open_answerer(config: AnsweringConfig, folder: Path | None, digest: str | No
     if problems := config.problems(folder is not None):
         raise ConfigError(["generate_teacher: the teacher cannot be asked.", *(f"  {one}." for one in problems)])
     if config.engine == "endpoint":
+        assert config.base_url is not None and config.model is not None, "config.problems names what an endpoint lacks"
         patience = config.endpoint.model_dump()
         with ChatEndpoint(config.base_url, os.environ.get(API_KEY), **patience) as endpoint:
             yield Answerer(endpoint, config.base_url.rstrip("/"), config.model, None)
         return
-    path = folder or Path(config.model)
+    path = folder or Path(str(config.model))
     parts = {"engine": config.engine, "model": digest or local_identity(path)}
     if config.engine == "vllm":
         # dtype changes answers; the context bounds their room, which is part of each question; the others move work around
         where = canonical_json({**parts, "dtype": config.vllm.dtype})
-        source = VllmSource(path, config.vllm, config.vllm_python, work)
-        room_tokens = partial(source.room_tokens, thinking=config.thinking)
+        vllm = VllmSource(path, config.vllm, config.vllm_python, work)
+        source: VllmSource | LocalChat = vllm
+        room_tokens = partial(vllm.room_tokens, thinking=config.thinking)
     else:
         where = canonical_json(parts)
         source, room_tokens = LocalChat(path, config.batch_rows), None  # its context is in the digest of its files

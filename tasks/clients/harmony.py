@@ -106,7 +106,7 @@ def parse_ids(encoding: Any, ids: Sequence[int]) -> Channels:
 
 def parse_marked(text: str) -> Channels:
     """The same from text in which the special tokens are written out. Whatever is not the documented layout is a problem."""
-    messages, rest = [], text
+    messages, rest = list[tuple[str | None, str | None, str]](), text
     while rest:
         header, mark, body = rest.partition("<|message|>")
         found = _HEADER.fullmatch(header)

@@ -114,5 +114,13 @@ def _batches(fitting: Sequence[_Sent], rows: int) -> Iterator[tuple[int, list[_S
 def _as_answers(batch: Sequence[_Sent], made: list) -> Iterator[tuple[Ask, Answer]]:
     for (ask, ids, _), one in zip(batch, made, strict=True):
         reason = "length" if one.stopped == "length" else "stop"
-        counts = {"prompt_tokens": len(ids), "completion_tokens": len(one.ids)}
-        yield ask, Answer(one.text, reason, **counts, token_ids=tuple(one.ids))
+        yield (
+            ask,
+            Answer(
+                one.text,
+                reason,
+                prompt_tokens=len(ids),
+                completion_tokens=len(one.ids),
+                token_ids=tuple(one.ids),
+            ),
+        )

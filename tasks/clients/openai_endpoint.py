@@ -262,7 +262,7 @@ def _read(body: bytes) -> Answer:
         raise _Again(f"{len(body):,} bytes that are no chat completion: {told[:_SHOWN_CHARS]}") from None
 
 
-def _count(value: object) -> int:
+def _count(value: Any) -> int:
     """Tokens as the server counted them; 0, which is "not told", for what can be no count: the answer itself is as good."""
     try:
         tokens = int(value or 0)

@@ -92,14 +92,15 @@ class AnswerLog:
     def borrowed_seconds(self) -> float | None:
         """What the borrowed answers took where they were asked for; None when that is not known of all of them."""
         shares = [one.seconds for one in self._kept.values() if one.borrowed]
-        return None if None in shares else sum(shares)
+        known = [seconds for seconds in shares if seconds is not None]
+        return sum(known) if len(known) == len(shares) else None
 
     def get(self, ask: Ask) -> Answer | None:
         """The answer, from this log or an earlier one."""
         found = self._kept.get(ask.digest)
         if found is None and (found := self._lent().get(ask.digest)) is not None:
             self._write(ask, found)
-        return found and found.answer
+        return found.answer if found else None
 
     def lacks(self, ask: Ask, *, again: bool) -> bool:
         """Whether there is no answer; with `again` also whether an earlier start found no room for one."""
@@ -186,8 +187,8 @@ def answer_all(
         for ask, answer in source.answers(missing, shown.alive):
             log.add(ask, answer)
             shown.answered(answer)
-    answers = [log.get(ask) for ask in asks]
-    if left := sum(one is None for one in answers):
+    answers = [kept for ask in asks if (kept := log.get(ask)) is not None]
+    if left := len(asks) - len(answers):
         raise ArtifactError(f"answers: {left} of {len(asks)} prompts were left without an answer. Build again.")
     return answers
 

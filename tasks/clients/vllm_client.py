@@ -173,12 +173,14 @@ class _Worker:
 
     def send(self, lines: list[dict]) -> None:
         """Lines for its input, which stays open: when this process dies it closes, and the worker ends itself."""
+        assert self.process.stdin is not None, "opened as a pipe"
         with contextlib.suppress(BrokenPipeError):  # it died at once: told where its output ends
             for line in lines:
                 self.process.stdin.write(json.dumps(line).encode() + b"\n")
             self.process.stdin.flush()
 
     def _hear(self, heard: queue.SimpleQueue) -> None:
+        assert self.process.stdout is not None, "opened as a pipe"
         for line in self.process.stdout:
             with contextlib.suppress(ValueError):  # the last line of a worker that was killed may be torn
                 heard.put((self, json.loads(line)))
@@ -205,6 +207,8 @@ class _Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is None:
+                continue
             with contextlib.suppress(OSError):
                 pipe.close()
 

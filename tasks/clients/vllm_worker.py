@@ -57,7 +57,7 @@ def _lines() -> Iterator[bytes]:
 
 def _read(lines: Iterator[bytes], batches: queue.SimpleQueue) -> None:
     """Hand over each batch of prompts; at the end of the input, end everything."""
-    asks = []
+    asks: list[dict] = []
     with contextlib.suppress(OSError, ValueError):
         for line in lines:
             value = json.loads(line)
@@ -116,7 +116,7 @@ def _run(engine, stops: set[int], out) -> int:
         for output in engine.step():
             (made,) = output.outputs
             ids, logprobs = begun.setdefault(output.request_id, ([], None if made.logprobs is None else []))
-            if made.logprobs is not None:
+            if made.logprobs is not None and logprobs is not None:
                 logprobs += [one[token].logprob for one, token in zip(made.logprobs, made.token_ids, strict=True)]
             ids += made.token_ids
             tokens += len(made.token_ids)

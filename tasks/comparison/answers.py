@@ -12,7 +12,7 @@ from tasks.clients.requests import Answer
 from tasks.comparison.board import Asked
 from tasks.comparison.distances import Distances
 from tasks.comparison.endpoint_model import ask_endpoint
-from tasks.comparison.model_entry import MERGED, NF4, ModelEntry, place_of
+from tasks.comparison.model_entry import MERGED, NF4, ModelEntry, files_of, place_of
 from tasks.core.artifact import sha256_file
 from tasks.core.stage import Job
 from tasks.evaluation.local_models import Answers, AskingConfig, LocalModel, ask_all
@@ -21,6 +21,7 @@ from tasks.formats import lora_file, safetensors_file
 from tasks.formats.gguf_file import read_header
 from tasks.prompts.prompt_digest import PROMPT_CONTRACT_KEY, contract_digest
 from tasks.recipes import load_recipe
+from tasks.recipes.interface import JoinsThoughts
 from tasks.runtimes import nf4
 
 
@@ -42,7 +43,7 @@ def ask_entries(
     answers: dict[str, Answers] = {}
     for some in (first, local):  # apart: the reference must be measured before small files are asked several at once
         models = [local_model(one, job) for one in some]
-        for made in ask_all(config, models, asked, job.beat, distances and distances.look):
+        for made in ask_all(config, models, asked, job.beat, distances.look if distances else None):
             answers[made.model] = made
     for one in entries:
         if one.endpoint:
@@ -58,14 +59,14 @@ def ask_entries(
 
 def local_model(entry: ModelEntry, job: Job) -> LocalModel:
     """An entry as the engines ask it."""
-    place, contract = place_of(entry, job.inputs), load_prompt(job.recipe, entry.prompt_set)
-    ours = place.tokenizer is not None and read_header(place.path, PROMPT_CONTRACT_KEY) is not None
+    place, contract = files_of(entry, job.inputs), load_prompt(job.recipe, entry.prompt_set)
+    tokenizer = place.tokenizer if read_header(place.path, PROMPT_CONTRACT_KEY) is not None else None
     return LocalModel(
         entry.name,
         place.path,
         contract,
         place.adapter,
-        contract_digest=contract_digest(contract, place.tokenizer) if ours else None,
+        contract_digest=contract_digest(contract, tokenizer) if tokenizer else None,
         file_digest=digest_of(entry, job),
         size_bytes=sum(path.stat().st_size for path in place.scored),
         thinking=entry.thinking,
@@ -96,14 +97,14 @@ def facts_of(entry: ModelEntry, job: Job, known_by: Mapping[str, str]) -> dict:
         return {"commit": manifest["facts"]["revision"]}
     if entry.part in (MERGED, NF4):
         return {"update": _lost_update(entry, job)}
-    place = place_of(entry, job.inputs)
+    place = files_of(entry, job.inputs)
     return {"prompt_contract": read_header(place.path, PROMPT_CONTRACT_KEY)} if place.path.suffix == ".gguf" else {}
 
 
 def _lost_update(entry: ModelEntry, job: Job) -> dict:
     """What is left of the adapter's update, against the weights that it was added to."""
     base, adapter = (job.inputs[entry.inputs[role]] for role in ("base", "adapter"))
-    merged = place_of(entry, job.inputs).path
+    merged = files_of(entry, job.inputs).path
     read, written = (_readers(folder) for folder in (base, merged))
     started = nf4.dequantised(nf4.load_nf4(base)) if entry.part == NF4 else read
     found = nf4.survival(lora_file.read_adapter(adapter), started, written)
@@ -116,17 +117,19 @@ def _readers(folder: Path) -> nf4.Weights:
 
 def _as_text(entry: ModelEntry, recipe: str) -> Callable[[Answer], str]:
     """An answer and the reasoning that a server shows apart from it, as the one text that the recipe reads."""
-    join = getattr(load_recipe(recipe), "with_thoughts", None)
+    module = load_recipe(recipe)
 
     def as_text(answer: Answer) -> str:
         apart = answer.thoughts.strip()
-        return join(answer.text, apart) if join and (apart or entry.trace_is_optional) else answer.text
+        if isinstance(module, JoinsThoughts) and (apart or entry.trace_is_optional):
+            return module.with_thoughts(answer.text, apart)
+        return answer.text
 
     return as_text
 
 
 def _read_without_trace(answers: Answers, recipe: str) -> None:
-    join = getattr(load_recipe(recipe), "with_thoughts", None)
-    if join:
-        answers.texts = [join(text) for text in answers.texts]
-        answers.again = [join(text) for text in answers.again]
+    module = load_recipe(recipe)
+    if isinstance(module, JoinsThoughts):
+        answers.texts = [module.with_thoughts(text) for text in answers.texts]
+        answers.again = [module.with_thoughts(text) for text in answers.again]

@@ -92,7 +92,7 @@ class Distances:
         if not tokens:
             return Distance(why_not="no row to measure on")
         top1 = round(parity.agreed / parity.tokens, 6)
-        return Distance(max(parity.mean_kl, 0.0), top1, round(loss / tokens, 6), tokens)
+        return Distance(max(parity.mean_kl or 0.0, 0.0), top1, round(loss / tokens, 6), tokens)
 
 
 def _loss(logits: np.ndarray, ids: list[int]) -> float:

@@ -35,6 +35,7 @@ def ask_endpoint(
         TransientError: it gave no answer on any try; run again, answers that came are kept.
     """
     endpoint = entry.endpoint
+    assert endpoint is not None, f"{entry.name} is no endpoint"
     limit_tokens = entry.max_new_tokens or config.max_new_tokens
     where = f"{endpoint.base_url} {known_by}"
     asks = [

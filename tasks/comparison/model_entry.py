@@ -127,7 +127,7 @@ class ModelEntry(Settings):
             return {}
         roles = {BASE: ("base",), ADAPTER: ("base", "adapter"), MERGED: ("base", "adapter", "merged")}
         roles[NF4] = ("base", "adapter", "nf4")
-        return {role: run_input(self.run, role) for role in roles.get(self.part, ("base", "gguf"))}
+        return {role: run_input(self.run, role) for role in roles.get(str(self.part), ("base", "gguf"))}
 
     @property
     def files(self) -> list[str]:
@@ -167,6 +167,13 @@ class Place:
         if self.path.suffix == ".gguf":
             return [self.path]
         return sorted((self.adapter or self.path).glob("*.safetensors"))
+
+
+def files_of(entry: ModelEntry, folders: Mapping[str, Path]) -> Place:
+    """The same for an entry that is no endpoint."""
+    place = place_of(entry, folders)
+    assert place is not None, f"{entry.name} is an endpoint"
+    return place
 
 
 def place_of(entry: ModelEntry, folders: Mapping[str, Path]) -> Place | None:

@@ -18,7 +18,7 @@ from data_contracts.errors import PlumblineError
 from data_contracts.prompting.prompt import PromptContract, load_prompt
 from tasks.clients.openai_endpoint import ChatEndpoint
 from tasks.clients.requests import Answer, Ask
-from tasks.comparison.model_entry import EndpointSettings, ModelEntry, Place, place_of, run_input
+from tasks.comparison.model_entry import EndpointSettings, ModelEntry, Place, files_of, run_input
 from tasks.formats import lora_file, safetensors_file
 from tasks.formats.gguf_file import read_header
 from tasks.formats.jsonl import read_lines
@@ -46,7 +46,7 @@ def disk_problems(
     for entry in entries:
         if entry.endpoint is None and set(entry.inputs.values()) <= folders.keys():
             contract = load_prompt(recipe, entry.prompt_set)
-            mine = local_problems(entry, place_of(entry, folders), contract, rows[0])
+            mine = local_problems(entry, files_of(entry, folders), contract, rows[0])
             found += [f"  {entry.name}: {problem}" for problem in mine]
     prompt = load_prompt(recipe)
     asked = {_question(prompt, row) for row in rows}
@@ -180,9 +180,9 @@ def hub_problem(entry: ModelEntry) -> str | None:
     where = f"{entry.hub} at {entry.revision}"
     try:
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=os.environ.get("HF_TOKEN"))
-        info = api.model_info(entry.hub, revision=entry.revision)
+        info = api.model_info(str(entry.hub), revision=entry.revision)
         if info.gated:
-            api.auth_check(entry.hub)  # a gated repository's listing is open to all, its files are not
+            api.auth_check(str(entry.hub))  # a gated repository's listing is open to all, its files are not
     except RevisionNotFoundError:
         return f"{entry.hub} has no revision {entry.revision!r}. Correct it."
     except GatedRepoError:
@@ -211,6 +211,7 @@ def client_of(endpoint: EndpointSettings, *, retries: int | None = None) -> Chat
 def try_endpoint(entry: ModelEntry, messages: list[dict[str, str]], max_new_tokens: int) -> tuple[str | None, str]:
     """(problem, sha256 of the answer to one question); with a thinking switch also whether turning it changes the prompt."""
     endpoint = entry.endpoint
+    assert endpoint is not None, f"{entry.name} is no endpoint"
     limit_tokens = entry.max_new_tokens or max_new_tokens
     ask = Ask(
         endpoint.base_url, endpoint.model, tuple(messages), limit_tokens, endpoint.temperature, thinking=entry.thinking
@@ -234,6 +235,7 @@ def _one_answer(client: ChatEndpoint, ask: Ask) -> Answer:
 
 def _switch_problem(entry: ModelEntry, answer: Answer, other: Answer) -> str | None:
     """The switch changes the rendered prompt: the server's own count of its tokens tells."""
+    assert entry.endpoint is not None, f"{entry.name} is no endpoint"
     who = f"{entry.endpoint.model} at {entry.endpoint.base_url}"
     if not answer.prompt_tokens or not other.prompt_tokens:
         return (

@@ -81,7 +81,8 @@ def _by_metric(first: Ranked, second: Ranked, by: RankedBy, interval_fraction: f
     both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
     apart = sum(a != b for a, b in both)
     floors = [one.noise_floor.get(by.metric) for one in (first, second)]
-    floor = None if None in floors else sum(floors)
+    known = [value for value in floors if value is not None]
+    floor = sum(known) if len(known) == len(floors) else None
     needed = fewest_rows_apart(interval_fraction)
     reading: Reading = "all but tied"
     if floor is None or len(both) < needed:

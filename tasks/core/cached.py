@@ -11,6 +11,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 from prefect import task
@@ -25,7 +26,7 @@ from tasks.core.errors import TransientError
 from tasks.core.stage import Outcome, Run, Stage, build, remember
 
 _log = logging.getLogger("plumbline")
-RETRY_DELAYS_S = [2, 10]
+RETRY_DELAYS_S: list[float] = [2, 10]
 """Waits before another try after a TransientError."""
 
 
@@ -149,7 +150,6 @@ def run_stage(
         isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=FileLockManager(store.root / "locks")
     )
     run_task = task(
-        work,
         name=stage.name,
         task_run_name=f"{stage.name}{run.part and f' ({run.part})'}",
         cache_policy=policy,
@@ -160,7 +160,7 @@ def run_stage(
         retry_delay_seconds=RETRY_DELAYS_S,
         retry_jitter_factor=0.5,
         retry_condition_fn=_retry_only_transient,
-    )
+    )(work)
     started = time.monotonic()
     artifact = run_task()
     seconds = time.monotonic() - started
@@ -169,5 +169,5 @@ def run_stage(
     if not built:
         return Outcome(stage.name, artifact, "reused", seconds, [], run.part)
     manifest = store.manifest(artifact)
-    how = "verified" if manifest["work_reused"] else "built"
+    how: Literal["verified", "built"] = "verified" if manifest["work_reused"] else "built"
     return Outcome(stage.name, artifact, how, seconds, manifest["rebuilt_because"], run.part)

@@ -6,7 +6,7 @@ definition to definition, so that only what can run counts. What cannot be follo
 narrowly:
 
 - a module used as a value (passed on, looked into) counts whole, with what it imports;
-- a class counts whole, with every method, wherever its name stands, annotations included;
+- a class counts whole, with every method, wherever its name stands, annotations included; a Protocol shapes nothing and does not;
 - a recipe is loaded by its name at run time: each of its members counts whose name is used as an attribute;
 - a dotted module name in a string (`python -m tasks.x.y`) counts as that module, whole.
 
@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("tasks", "data_contracts")
@@ -185,6 +185,8 @@ class _Closure:
             yield from self._count(module, loose, module.effects)
 
     def _count(self, module: Module, symbol: Symbol, nodes: list[ast.stmt]) -> Iterator[Symbol]:
+        if all(_is_protocol(node) for node in nodes):
+            return
         settings = tuple(isinstance(node, ast.ClassDef) and _is_settings(module, node) for node in nodes)
         viewed = (symbol.name, settings, module.name in self.documented)
         if viewed not in module.known:
@@ -202,7 +204,10 @@ class _Closure:
 
 
 def _define(module: Module, nodes: list[ast.stmt], settings: tuple[bool, ...], *, documented: bool) -> Definition:
-    texts, symbols, attributes, templates = [], [], set(), []
+    texts: list[str] = []
+    symbols: list[Symbol] = []
+    attributes: set[str] = set()
+    templates: list[tuple[str | None, ...]] = []
     for node, is_settings in zip(nodes, settings, strict=True):
         texts.append(_meaning(node, fields=not is_settings, documented=documented))
         scope = dict(module.imports)
@@ -232,7 +237,7 @@ def _symbols(module: Module, scope: dict[str, Symbol], walked: list[ast.AST]) ->
             yield Symbol(inner.value)
 
 
-def _names_a_module(value: object) -> bool:
+def _names_a_module(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and "." in value and value.isascii() and module_path(value) is not None
 
 
@@ -288,9 +293,17 @@ def _is_settings(module: Module, node: ast.ClassDef) -> bool:
             return True
         home = _module(found.module)
         definitions = home.definitions.get(found.name, []) if home and found.name else []
-        if any(isinstance(one, ast.ClassDef) and one is not node and _is_settings(home, one) for one in definitions):
+        classes = [one for one in definitions if isinstance(one, ast.ClassDef) and one is not node]
+        if home and any(_is_settings(home, one) for one in classes):
             return True
     return False
+
+
+def _is_protocol(node: ast.stmt) -> bool:
+    """Read by a type checker alone: none of it runs. One with a decorator (`runtime_checkable`) is looked at in a run."""
+    if not isinstance(node, ast.ClassDef) or node.decorator_list:
+        return False
+    return any(ast.unparse(base).split("[")[0] == "Protocol" for base in node.bases)
 
 
 def _is_field_or_validator(node: ast.AST) -> bool:
@@ -306,7 +319,7 @@ def _meaning(node: ast.stmt, *, fields: bool, documented: bool) -> str:
 
     In a documented module classes keep their docstrings: they are its schema.
     """
-    if fields:
+    if fields or not isinstance(node, ast.ClassDef):
         return _syntax(node, documented)
     kept = [statement for statement in node.body if not _is_field_or_validator(statement)]
     return _syntax(node, documented, kept)

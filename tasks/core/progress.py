@@ -39,7 +39,8 @@ def summed(beat: Beat, doing: str) -> Beat:
     def add(done: int, total: int, numbers: dict) -> None:
         with lock:
             parts[label_of(numbers)] = (done, total)
-            beat(*map(sum, zip(*parts.values(), strict=True)), {**numbers, DOING: doing})
+            all_done, all_total = map(sum, zip(*parts.values(), strict=True))
+            beat(all_done, all_total, {**numbers, DOING: doing})
 
     return add
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
@@ -76,9 +76,9 @@ class Stage:
     version: int
     work: Callable[..., dict | None]
     verify: Callable[..., list[Check]]
-    other_kind: Callable[[BaseModel], str | None] | None = None
+    other_kind: Callable[[Any], str | None] | None = None
     """What it makes for some configs, where that is another thing than `kind`."""
-    work_for: Callable[[BaseModel], Callable] | None = None
+    work_for: Callable[[Any], Callable] | None = None
     """Which function does the work of a config, where `work` only chooses one: the code of the others is not in its key."""
     checks_inputs: tuple[str, ...] = ()
     """Inputs that only verification reads; the work is not given them."""
@@ -86,23 +86,25 @@ class Stage:
     """Distributions whose version shapes the result."""
     checks_stack: tuple[str, ...] = ()
     """Further distributions that only measure it."""
-    optional_stack: Callable[[BaseModel], tuple[str, ...]] | None = None
+    optional_stack: Callable[[Any], tuple[str, ...]] | None = None
     """Further distributions, which only some configs use: installing one must not rebuild what never saw it."""
     contract: tuple[str, ...] = ()
     """Files of the recipe's contract folder that the result depends on; .py counts by its meaning."""
-    contract_for: Callable[[BaseModel], tuple[str, ...]] | None = None
+    contract_for: Callable[[Any], tuple[str, ...]] | None = None
     """The same where a config decides."""
+    recipe_files: Callable[[str], tuple[str, ...]] | None = None
+    """Further ones that a recipe declares, by its name."""
     checks_contract: tuple[str, ...] = ()
     """Further ones that only verification reads."""
     texts: tuple[str, ...] = ()
     """Other files of the project that shape the result, relative to the root."""
     checks_texts: tuple[str, ...] = ()
     """Further ones that only verification reads."""
-    outside: Callable[[BaseModel], list[str]] | None = None
+    outside: Callable[[Any], list[str]] | None = None
     """Files of the user's that the config names: their content counts, not their path."""
     secrets: tuple[str, ...] = ()
     """Environment variables that its child process may see although they are secrets; it sees no other."""
-    named_secrets: Callable[[BaseModel], list[str]] | None = None
+    named_secrets: Callable[[Any], list[str]] | None = None
     """The same where a config names them."""
     redo_failed: bool = False
     """It asks servers and logs every answer: after a failed check the work runs again, asking only what is missing. Elsewhere
@@ -124,6 +126,7 @@ class Stage:
         named = {name: f"{artifact.kind}:{artifact.digest}" for name, artifact in inputs.items()}
         worker = self.work_for(config) if self.work_for else self.work
         contract = self.contract_for(config) if self.contract_for else self.contract
+        contract += self.recipe_files(run.recipe) if self.recipe_files else ()
         work = {
             "stage": self.name,
             "version": self.version,

@@ -55,7 +55,7 @@ def ask_all(
 
     `ask` False asks nobody: the log must do.
     """
-    left, done, tokens = prompts, 0, Counter()
+    left, done, tokens = prompts, 0, Counter[str]()
     if answerer.room_tokens:
         for one in prompts:
             one.room_tokens = answerer.room_tokens(one.messages)
@@ -96,6 +96,7 @@ def _read(reader: ChannelReader | None, answer: Answer) -> Answer:
 
 def line_of(one: Prompt, reader: ChannelReader | None) -> dict:
     """A line of answers.jsonl; token ids only of a model that speaks in channels, whose parser can be asked again."""
+    assert one.answer is not None, "lines are written once every prompt has its answer"
     fields = asdict(_read(reader, one.answer))
     ids = {"token_ids": list(fields["token_ids"])} if reader else {}
     problem = reader.channels(one.answer).problem if reader else ""

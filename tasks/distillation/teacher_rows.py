@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 from data_contracts.limits import Limits, load_limits
 from data_contracts.prompting.prompt import load_prompt
@@ -21,6 +20,7 @@ from tasks.distillation.row_rules import broken_rules
 from tasks.distillation.teacher_settings import TeacherSettings
 from tasks.formats.jsonl import as_lines, read_lines
 from tasks.recipes import load_recipe
+from tasks.recipes.interface import Teaching
 
 REFUSED = "refused"
 LOG_NAME = "teacher-answers.jsonl"
@@ -66,7 +66,7 @@ def ask_teacher(teacher: TeacherSettings, job: Job, own: list[dict], source: Sou
     recipe = _teaching_recipe(job.recipe)
     limits = load_limits(job.recipe, teacher.limits).model_copy(update={"min_rows": 1})
     seeds = _read_seeds(teacher, job, limits, own)
-    where = teacher.base_url.rstrip("/") if teacher.base_url else local_identity(Path(teacher.local_model))
+    where = teacher.base_url.rstrip("/") if teacher.base_url else local_identity(Path(str(teacher.local_model)))
     tokens: Counter[str] = Counter()
     with AnswerLog(_log_path(job), _earlier_logs(job)) as log:
         left, done = seeds, 0
@@ -85,10 +85,14 @@ def ask_teacher(teacher: TeacherSettings, job: Job, own: list[dict], source: Sou
     return TeacherRows(rows, [_refused(seed) for seed in refused], facts)
 
 
-def _teaching_recipe(name: str) -> ModuleType:
+def _teaching_recipe(name: str) -> Teaching:
     recipe = load_recipe(name)
-    wanted = ("teacher_seeds", "teacher_messages", "teacher_row")
-    if missing := [one for one in wanted if not hasattr(recipe, one)]:
+    if not isinstance(recipe, Teaching):
+        missing = [
+            one
+            for one in ("SEED_FIELDS", "teacher_seeds", "teacher_messages", "teacher_row")
+            if not hasattr(recipe, one)
+        ]
         raise ConfigError(
             f"dataset.teacher: recipe {name} has no {', '.join(missing)}, so no teacher can write its rows. "
             "Leave dataset.teacher out, or add the functions to the recipe."
@@ -117,14 +121,17 @@ def _read_seeds(teacher: TeacherSettings, job: Job, limits: Limits, own: list[di
     from data_contracts.rows.findings import format_table
     from data_contracts.rows.rows_file import read_rows
 
-    path = Path(teacher.seeds_file) if teacher.seeds_file else load_recipe(job.recipe).teacher_seeds()
+    recipe = _teaching_recipe(job.recipe)
+    path = Path(teacher.seeds_file) if teacher.seeds_file else recipe.teacher_seeds()
     frame = read_rows(path)
     made_here = {"trace": "A seed has no trace of its own.", "source_batch": "teacher"}
     if frame.height == 0 or (given := [name for name in made_here if name in frame.columns]):
         wrong = (
             "holds no seeds" if frame.height == 0 else f"gives {' and '.join(given)}, which the teacher's rows get here"
         )
-        raise ContractError(f"build_dataset: {path} {wrong}. Give headline, question and the expected fields alone.")
+        raise ContractError(
+            f"build_dataset: {path} {wrong}. Give {', '.join(recipe.SEED_FIELDS)} and the expected fields alone."
+        )
     findings = check_rows(job.recipe, frame.with_columns(**{k: pl.lit(v) for k, v in made_here.items()}), limits)
     if findings.broken:
         raise ContractError(
@@ -148,7 +155,7 @@ def _read_seeds(teacher: TeacherSettings, job: Job, limits: Limits, own: list[di
     return seeds
 
 
-def _ask(teacher: TeacherSettings, where: str, recipe: ModuleType, seed: _Seed) -> Ask:
+def _ask(teacher: TeacherSettings, where: str, recipe: Teaching, seed: _Seed) -> Ask:
     """The prompt of a seed; after a refusal with its reasons, in the same message: some templates take no second one."""
     *before, last = recipe.teacher_messages(seed.values)
     if seed.reasons:
@@ -158,7 +165,7 @@ def _ask(teacher: TeacherSettings, where: str, recipe: ModuleType, seed: _Seed) 
 
 
 def _judge(
-    recipe: ModuleType, recipe_name: str, limits: Limits, model: str, seeds: list[_Seed], answers: list[Answer]
+    recipe: Teaching, recipe_name: str, limits: Limits, model: str, seeds: list[_Seed], answers: list[Answer]
 ) -> None:
     """Give each seed its row, or one more reason."""
     candidates: list[tuple[_Seed, dict]] = []
@@ -182,7 +189,7 @@ def _judge(
             seed.row = row
 
 
-def _row_of(recipe: ModuleType, model: str, seed: _Seed, answer: Answer) -> tuple[dict | None, str]:
+def _row_of(recipe: Teaching, model: str, seed: _Seed, answer: Answer) -> tuple[dict | None, str]:
     if answer.trouble:
         return None, answer.trouble
     try:

@@ -85,6 +85,7 @@ def source_of(teacher: TeacherSettings) -> ChatEndpoint | LocalChat:
     """The teacher, ready to be asked in a `with` block."""
     if teacher.local_model:
         return LocalChat(Path(teacher.local_model), teacher.concurrency)
+    assert teacher.base_url is not None, "the settings give one of the two"
     return ChatEndpoint(
         teacher.base_url,
         os.environ.get(API_KEY),

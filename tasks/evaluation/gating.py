@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 
 from data_contracts.gates import Gates, Measured, check_gates
 from data_contracts.prompting import markers
@@ -12,6 +11,7 @@ from data_contracts.verdict import Check, check, report
 from tasks.evaluation.local_models import Answers
 from tasks.evaluation.survey import Scores
 from tasks.measures.bootstrap import difference_interval, score_of
+from tasks.recipes.interface import Recipe
 
 
 def judge(
@@ -35,10 +35,10 @@ def judge(
         stem, noise = name.removesuffix("_fraction"), floor.get(name, 0.0)
         found = score_of(values, gates.interval_fraction)
         measured[name] = Measured(found["value"], found["n"], noise)
-        over_base, rows = _difference(values, base and scores[base][name], gates)
+        over_base, rows = _difference(values, scores[base][name] if base else None, gates)
         lower = round(over_base[1] - noise, 6) if over_base and name in floor else None
         measured[f"tuned_over_base_{stem}_lower_bound"] = Measured(lower, rows)
-        drop, rows = _difference(largest and scores[largest][name], values, gates)
+        drop, rows = _difference(scores[largest][name] if largest else None, values, gates)
         measured[f"quantised_{stem}_drop_fraction"] = Measured(drop and drop[0], rows, noise)
     leak = re.compile(f"{markers.RAW_MARKERS}|{markers.STRIPPED_MARKERS}")
     leaks = [text for text in one.texts[:heldout_rows] if leak.search(text)]
@@ -64,7 +64,7 @@ def _difference(
     return difference_interval(ours, theirs, gates.interval_fraction), rows
 
 
-def gates_that_can_tell(gates: Gates, recipe: ModuleType, rows: Sequence[dict]) -> Check:
+def gates_that_can_tell(gates: Gates, recipe: Recipe, rows: Sequence[dict]) -> Check:
     """Told before anything is spent: how many gates have enough held-out rows that speak of their metric.
 
     Counted on the labels, which every metric of a row is defined on; a gate beside another model has as many rows or fewer.
@@ -93,9 +93,9 @@ def beside_teacher(mine: Scores, teacher: Scores, gates: Gates, max_below_fracti
             "how far it is below its teacher", None, "<=", max_below_fraction, detail="gates.yaml ranks by nothing"
         )
     found, rows = _difference(teacher[by.metric], mine[by.metric], gates)
-    below, low, high = found or (None, 0.0, 0.0)
     if found and by.best == "lowest":
-        below, low, high = -below, -high, -low
+        found = (-found[0], -found[2], -found[1])
+    below, low, high = found or (None, 0.0, 0.0)
     return check(
         f"{by.metric} below the teacher's",
         below,

@@ -24,6 +24,7 @@ from tasks.core.progress import Beat, named, silent, summed
 from tasks.core.settings import Settings
 from tasks.prompts import chat
 from tasks.prompts.prompt_digest import PROMPT_CONTRACT_KEY, refuse_another_contract
+from tasks.recipes.interface import Row
 from tasks.runtimes import hf_model
 from tasks.runtimes.generation import Generation, is_small
 from tasks.runtimes.llama_model import LlamaEngine
@@ -113,7 +114,7 @@ class Answers:
 def ask_all(
     config: AskingConfig,
     models: Sequence[LocalModel],
-    rows: list[dict],
+    rows: Sequence[Row],
     beat: Beat = silent,
     look: Look | None = None,
 ) -> Iterator[Answers]:
@@ -134,7 +135,7 @@ def ask_all(
 
 
 def ask(
-    config: AskingConfig, one: LocalModel, rows: list[dict], beat: Beat = silent, look: Look | None = None
+    config: AskingConfig, one: LocalModel, rows: Sequence[Row], beat: Beat = silent, look: Look | None = None
 ) -> Answers:
     """One model's answers to every row; the first rows are asked twice.
 
@@ -197,8 +198,9 @@ def _opened_gguf(config: AskingConfig, one: LocalModel) -> Iterator[OpenModel]:
             refuse_another_contract(f"evaluation: {one.path.name}", carried, one.contract_digest)
 
         def generate(prompts: list[list[int]], otherwise: bool, beat: Beat) -> list[Generation]:
-            slots = {"slots": _OTHER_SLOTS} if otherwise else {}
-            return engine.generate(prompts, limit_tokens, beat=beat, **slots)
+            if otherwise:
+                return engine.generate(prompts, limit_tokens, beat=beat, slots=_OTHER_SLOTS)
+            return engine.generate(prompts, limit_tokens, beat=beat)
 
         yield OpenModel(
             one.name,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from tasks.evaluation.local_models import Answers
 from tasks.measures.bootstrap import measure_of, score_of
+from tasks.recipes.interface import Recipe, Row
 
 Scores = dict[str, list[float | None]]
 
@@ -18,21 +18,21 @@ Scores = dict[str, list[float | None]]
 class Survey:
     """Held-out rows, the recipe's fixed reference rows, and held-out rows whose input was changed; asked in this order."""
 
-    recipe: ModuleType
+    recipe: Recipe
     rows: list[dict]
     reference: list[dict]
-    probes: list[tuple[str, int, dict]]
+    probes: list[tuple[str, int, Row]]
     """(kind of change, number of the row that was changed, the changed row)"""
 
     @classmethod
-    def of(cls, recipe: ModuleType, rows: list[dict], metamorphic_rows: int) -> Survey:
+    def of(cls, recipe: Recipe, rows: list[dict], metamorphic_rows: int) -> Survey:
         """The survey over held-out rows; the first `metamorphic_rows` are changed in every way that the recipe knows."""
         changes = [(i, recipe.probe().variants(row)) for i, row in enumerate(rows[:metamorphic_rows])]
         probes = [(kind, i, changed) for i, found in changes for kind, changed in found.items()]
         return cls(recipe, rows, recipe.reference_rows(), probes)
 
     @property
-    def asked(self) -> list[dict]:
+    def asked(self) -> list[Row]:
         """Every row that a model must answer."""
         return [*self.rows, *self.reference, *(changed for _, _, changed in self.probes)]
 
@@ -55,14 +55,15 @@ class Survey:
         for row, *texts in zip(self.rows, one.texts, one.again, strict=False):
             before, after = (self.recipe.score(row, self.recipe.parse_output(text, row)) for text in texts)
             for name, value in before.items():
-                if value is not None and after[name] is not None:
-                    found.setdefault(name, []).append(abs(value - after[name]))
+                other = after[name]
+                if value is not None and other is not None:
+                    found.setdefault(name, []).append(abs(value - other))
         return {name: sum(values) / len(values) for name, values in found.items()}
 
     def board_row(self, one: Answers, interval_fraction: float) -> dict:
         """Everything that a leaderboard says about a model."""
         parsed = self._parsed(self.asked, one.texts)
-        shown = {**self.scores(one), **self._metamorphic(parsed)}
+        shown: Mapping[str, Sequence[float | None]] = {**self.scores(one), **self._metamorphic(parsed)}
         paired = self.recipe.probe().paired_measures(self.rows, parsed[: len(self.rows)])
         reference = zip(self.reference, parsed[len(self.rows) :], strict=False)
         return {
@@ -105,7 +106,7 @@ class Survey:
             found.setdefault(f"metamorphic_{kind}_fraction", []).append(float(held))
         return found
 
-    def _parsed(self, rows: Iterable[dict], texts: Iterable[str]) -> list:
+    def _parsed(self, rows: Iterable[Row], texts: Iterable[str]) -> list:
         """The answers to `rows`, read back; further texts are left out."""
         return [self.recipe.parse_output(text, row) for row, text in zip(rows, texts, strict=False)]
 

@@ -108,11 +108,12 @@ def _packed(entries: dict[str, TensorEntry]) -> dict[str, tuple[TensorEntry, Ten
         scales = entries.get(stem + _SCALES)
         if scales is None or scales.shape != blocks.shape[:-1] or 2 * blocks.shape[-1] != _BLOCK_VALUES:
             wrong.append(stem)
-        found[stem] = (blocks, scales)
+        else:
+            found[stem] = (blocks, scales)
     if wrong:
         raise ArtifactError(
-            f"prepare_base: {len(wrong)} of {len(found)} packed tensors lack the scales of their blocks, e.g. {wrong[0]}. "
-            "A file is missing or damaged: fetch the repository again."
+            f"prepare_base: {len(wrong)} of {len(wrong) + len(found)} packed tensors lack the scales of their blocks, "
+            f"e.g. {wrong[0]}. A file is missing or damaged: fetch the repository again."
         )
     return found
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from data_contracts.verdict import Check, check
 from tasks.core.errors import ArtifactError
@@ -109,7 +109,7 @@ def read_entries(path: Path) -> dict[str, TensorEntry]:
     return entries
 
 
-def _entries(path: Path, header: object, data_start: int) -> dict[str, TensorEntry]:
+def _entries(path: Path, header: Any, data_start: int) -> dict[str, TensorEntry]:
     entries = {}
     try:
         for name, about in header.items():

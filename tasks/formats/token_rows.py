@@ -16,7 +16,7 @@ def write_token_rows(path: Path, rows: Iterable[TokenRow]) -> None:
     import polars as pl
 
     rows = list(rows)
-    schema = {"input_ids": pl.List(pl.Int32), "prompt_tokens": pl.Int32}
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {"input_ids": pl.List(pl.Int32), "prompt_tokens": pl.Int32}
     pl.DataFrame(
         {"input_ids": [r[0] for r in rows], "prompt_tokens": [r[1] for r in rows]}, schema=schema
     ).write_parquet(path)

@@ -81,9 +81,11 @@ def read_mergeable(base_folder: Path, trained_folder: Path, base_digest: str) ->
             "Give the 16-bit base that it was quantised from."
         )
     trained = read_trained(trained_folder)
-    whole = isinstance(trained, WholeModel)
-    form = "model" if whole else "adapter"
-    shapes = {n: e.shape for n, e in (trained.entries if whole else trained.by_base_tensor).items()}
+    if whole := isinstance(trained, WholeModel):
+        form, named, shapes = "model", LINEAGE, {name: entry.shape for name, entry in trained.entries.items()}
+    else:
+        form, named = "adapter", f"adapter_config.json ({trained.base_name})"
+        shapes = {name: update.shape for name, update in trained.by_base_tensor.items()}
     wrong = [
         f"{name} is {base[name].shape} in the base, {shape} in the {form}"
         if name in base
@@ -93,7 +95,6 @@ def read_mergeable(base_folder: Path, trained_folder: Path, base_digest: str) ->
     ]
     wrong += [f"{name} is only in the base" for name in base if whole and name not in shapes]
     if wrong:
-        named = LINEAGE if whole else f"adapter_config.json ({trained.base_name})"
         raise ArtifactError(
             f"merge_adapter: the {form} was made for another base: {len(wrong)} of {len(shapes)} "
             f"{'tensors' if whole else 'modules'} do not fit: {'; '.join(wrong[:3])}. Give the base named in {named}."

@@ -86,7 +86,7 @@ def metadata_checks(
     differ = next((i for i, (a, b) in enumerate(zip(template, expected, strict=False)) if a != b), len(expected))
     recipe = RECIPES[name]
     return [
-        check(f"{name}: rows of the vocabulary", engine.vocab_size, "==", config.get("vocab_size"), fix=_AGAIN),
+        check(f"{name}: rows of the vocabulary", engine.vocab_size, "==", config.get("vocab_size", "none"), fix=_AGAIN),
         check(
             f"{name}: chat template equals the tokenizer's",
             bool(expected) and template == expected,
@@ -101,7 +101,7 @@ def metadata_checks(
             f"{name}: context length",
             engine.trained_context_tokens,
             "==",
-            config.get("max_position_embeddings"),
+            config.get("max_position_embeddings", "none"),
             unit="tokens",
             fix=_AGAIN,
         ),
@@ -158,7 +158,10 @@ def token_checks(name: str, engine: LlamaEngine, tokenizer: PreTrainedTokenizerB
         ("hard texts", samples, read, True, composes),
         ("hard texts with special tokens as text", plain, read_plain, False, composes),
     ]
-    checks = [_same_ids(f"{name}: {what}", texts, *how, engine) for what, texts, *how in asked]
+    checks = [
+        _same_ids(f"{name}: {what}", texts, expected, special, composed, engine)
+        for what, texts, expected, special, composed in asked
+    ]
     if always:
         detail = f"{', '.join(always)}: written by a user they would pass for the format's own; the contract refuses them in rows"
         checks.append(report(f"{name}: tokens that llama.cpp reads in any text", len(always), detail=detail))

@@ -88,7 +88,7 @@ class _UnknownTokenizer(Exception):
     """The converter does not know the tokenizer, and it is not Qwen2's in disguise."""
 
 
-def _patch_pre_tokenizer(text_model: type) -> None:
+def _patch_pre_tokenizer(text_model: Any) -> None:
     original = text_model.get_vocab_base_pre
 
     def get_vocab_base_pre(self: Any, tokenizer: Any) -> str:
@@ -106,7 +106,7 @@ def _patch_pre_tokenizer(text_model: type) -> None:
     text_model.get_vocab_base_pre = get_vocab_base_pre
 
 
-def _patch_write(model_base: type, prompt_digest: str) -> None:
+def _patch_write(model_base: Any, prompt_digest: str) -> None:
     original = model_base.write
 
     def write(self: Any) -> None:

@@ -140,7 +140,7 @@ def rank_correlation_within(values: np.ndarray, against: np.ndarray, groups: np.
     from scipy.stats import rankdata
 
     known = np.isfinite(values) & np.isfinite(against)
-    x, y = [], []
+    x, y = list[np.ndarray](), list[np.ndarray]()
     for group in np.unique(groups[known]):
         here = known & (groups == group)
         if here.sum() < 3:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 from data_contracts.prompting import markers
 from data_contracts.prompting.prompt import PromptContract
@@ -24,6 +23,7 @@ from tasks.formats.jsonl import read_lines
 from tasks.judging.injection import addresses_judge
 from tasks.judging.judge import Identity, Item, JudgeSettings, normal_url
 from tasks.judging.panel import COMPETITOR, FLOOR, YARDSTICK
+from tasks.recipes.interface import Recipe
 
 GATE_PASS = "gate_pass_fraction"
 """The metric of a recipe's `score` that makes the gates' half of the final score."""
@@ -217,7 +217,7 @@ def _refuse_unknown(models: list[Model], named: Mapping[str, Sequence[str]]) -> 
         )
 
 
-def gate_results(recipe: ModuleType, row: dict, text: str) -> dict[str, bool | None]:
+def gate_results(recipe: Recipe, row: dict, text: str) -> dict[str, bool | None]:
     """Gate -> passed, failed, or None where it says nothing about this row; empty for a recipe without gates on answers.
 
     A recipe has them when its `score` gives `gate_pass_fraction`; each gate is then a metric of 0, 1 or None.
@@ -229,7 +229,7 @@ def gate_results(recipe: ModuleType, row: dict, text: str) -> dict[str, bool | N
     return {name.removesuffix("_fraction"): None if value is None else bool(value) for name, value in found.items()}
 
 
-def gate_share(recipe: ModuleType, row: dict, text: str) -> float | None:
+def gate_share(recipe: Recipe, row: dict, text: str) -> float | None:
     """Share of the gates that say something which an answer passes; None when none does."""
     return recipe.score(row, recipe.parse_output(text, row)).get(GATE_PASS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from data_contracts.prompting.rubric import Rubric
 from data_contracts.verdict import Check, Verdict
@@ -77,7 +78,7 @@ def formula(rubric: Rubric) -> str:
 
 def _unranked(panel: Panel) -> list[int]:
     left = [model for model in range(len(panel.models)) if model not in panel.ranked]
-    return sorted(left, key=lambda model: -(number(panel.gate_rates[model]) or 0.0))
+    return sorted(left, key=lambda model: -(number(float(panel.gate_rates[model])) or 0.0))
 
 
 def _row(panel, table, model: int, rank: int | None, rubric: Rubric, gates, warnings) -> dict:
@@ -222,7 +223,7 @@ def _untold() -> dict:
     return {"value": None, "low": None, "high": None}
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """Floats rounded, NaN as None, all the way down."""
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}

@@ -143,7 +143,7 @@ def identity_of(judge: JudgeSettings) -> Identity:
     """The model that a judge asks. Reads every byte of a local one, once."""
     if judge.base_url:
         return Identity(normal_url(judge.base_url), judge.served_as)
-    path = Path(judge.local_model)
+    path = Path(str(judge.local_model))
     return Identity(local_identity(path), files=hash_folder(path) if path.is_dir() else {})
 
 
@@ -271,6 +271,7 @@ def _source(judge: JudgeSettings) -> Iterator[Source]:
         with LocalChat(Path(judge.local_model), judge.concurrency) as source:
             yield source
         return
+    assert judge.base_url is not None, "the settings give one of the two"
     with ChatEndpoint(
         judge.base_url,
         os.environ.get(judge.api_key_env),

@@ -269,7 +269,7 @@ def findings_of_columns(
     import numpy as np
 
     columns = np.asarray(columns, dtype=float)
-    signs = {
+    signs: dict[tuple[int, int], list[int | None]] = {
         (a, b): [int(one) for one in np.sign(np.round(columns[:, a] - columns[:, b], 9))]
         for a, b in combinations(range(len(models)), 2)
     }

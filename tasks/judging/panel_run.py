@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from data_contracts.prompting.rubric import Rubric
 from data_contracts.verdict import Check
@@ -27,6 +27,7 @@ from tasks.judging.board import JudgeRecord, board_of
 from tasks.judging.judge import Heard, Identity, JudgeSettings, Question, ask_digest, ask_judge, shuffled
 from tasks.judging.panel import Limits, Panel
 from tasks.judging.verdicts import BETTER, FIRST, SECOND, Questions, pair_schema, read_comparison, read_verdict
+from tasks.recipes.interface import Recipe
 
 ANSWER, SELF, PAIR = "answer", "self", "pair"
 """Kinds of questions: score one answer; compare an answer with itself; compare two answers, in both orders."""
@@ -45,10 +46,10 @@ class Plan:
     def questions(self, judge: JudgeSettings) -> list[tuple[dict, Question]]:
         """(record without its answer, question) for each thing that a judge is asked; names of models only in the record."""
         asks, items = Questions(self.rubric, self.seed, judge.reasons), self.table.items
-        scored, compared = self.rubric.schema(judge.reasons), pair_schema(judge.reasons)
-        found = []
+        scored, compared = self.rubric.verdict_schema(judge.reasons), pair_schema(judge.reasons)
+        found: list[tuple[dict, Question]] = []
         for position, k in enumerate(shuffled(items, self.seed, judge.name)):
-            record = {"kind": ANSWER, "prompt": items[k].prompt, "items": [k], "position": position}
+            record: dict[str, Any] = {"kind": ANSWER, "prompt": items[k].prompt, "items": [k], "position": position}
             found.append((record, (asks.of(items[k].task, items[k].answer), scored)))
         for kind, first, second in self._compared():
             record = {"kind": kind, "prompt": items[first].prompt, "items": [first, second], "position": None}
@@ -122,7 +123,7 @@ def ask_panel(
 
 def _record(rubric: Rubric, record: dict, asked: str, answer: Answer | None, died: str) -> dict:
     if answer is None:
-        told = {"levels": None, "unscored": f"{_NO_ANSWER}: {died}", "reason": "", "raw": None}
+        told: dict[str, Any] = {"levels": None, "unscored": f"{_NO_ANSWER}: {died}", "reason": "", "raw": None}
         return {**record, "asked": asked, **told, "finish_reason": "", "refusal": ""}
     read = read_verdict(answer, rubric) if record["kind"] == ANSWER else read_comparison(answer)
     told = {"levels": read.levels, "unscored": read.unscored, "reason": read.reason, "raw": answer.text}
@@ -167,7 +168,7 @@ def _on_rubric(levels: Mapping, rubric: Rubric) -> bool:
 
 
 def panel_of(
-    plan: Plan, judges: Sequence[JudgeSettings], records: Sequence[dict], recipe: ModuleType, limits: Limits
+    plan: Plan, judges: Sequence[JudgeSettings], records: Sequence[dict], recipe: Recipe, limits: Limits
 ) -> Panel:
     """The numbers: every verdict at the place of each model that gave the answer."""
     import numpy as np
@@ -268,7 +269,7 @@ def board_from(
     identities: Sequence[Identity],
     told: Sequence[Mapping],
     records: Sequence[dict],
-    recipe: ModuleType,
+    recipe: Recipe,
     limits: Limits,
 ) -> dict:
     """The whole board, from records and answers."""

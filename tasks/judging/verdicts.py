@@ -25,7 +25,7 @@ _SHOWN_CHARS = 60
 
 def pair_schema(reasons: bool = True) -> dict:
     """JSON schema of a comparison."""
-    parts = {REASON: {"type": "string"}} if reasons else {}
+    parts: dict[str, dict] = {REASON: {"type": "string"}} if reasons else {}
     parts[BETTER] = {"type": "string", "enum": [FIRST, SECOND, SAME]}
     return {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
 

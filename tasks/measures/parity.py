@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from data_contracts.verdict import Check, check, report
+from data_contracts.verdict import Check, Comparison, check, report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +66,7 @@ class Parity:
         top1 = self.agreed / self.tokens if self.tokens else None
         nmse = self.error_sum / self.power_sum if self.power_sum else None
         fix = "The file computes another model: check that llama.cpp supports this architecture, then export again."
+        rows: list[tuple[str, float | None, Comparison, float | None, str, str]]
         rows = [(f"{name}: mean KL to the model", kl, "<=", max_mean_kl, detail, "nats/token")]
         rows += [(f"{name}: top-1 agreement with the model", top1, ">=", min_top1, f"{self.tokens:,} tokens", "")]
         made = [

@@ -68,7 +68,10 @@ def compare_bases(
 def _better_base(losses: Mapping[str, Sequence[tuple[float, int]]]) -> Check:
     """Which base has the lower loss, if the interval of the difference, paired by row, says so."""
     per_row = {name: [nats / max(tokens, 1) for nats, tokens in losses[name]] for name in (EXACT, DEQUANTISED)}
-    mean, low, high = difference_interval(per_row[EXACT], per_row[DEQUANTISED], _INTERVAL_FRACTION)
+    interval = difference_interval(per_row[EXACT], per_row[DEQUANTISED], _INTERVAL_FRACTION)
+    if interval is None:
+        return report("better base to merge onto", None, detail="no row was measured; the 16-bit one is used")
+    mean, low, high = interval
     better = DEQUANTISED if low > 0 else EXACT if high < 0 else NEITHER
     told = f"16-bit minus dequantised: {mean:+.2g} ({low:+.2g} to {high:+.2g}) nats a token, by row"
     return report("better base to merge onto", better, detail=f"{told}; the 16-bit one is used")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import ArtifactError
 from data_contracts.prompting.prompt import PromptContract
 from tasks.formats.token_rows import TokenRow
 from tasks.prompts.chat_template import thinking_switch
+from tasks.recipes.interface import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +77,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def token_row(
-    tokenizer: PreTrainedTokenizerBase, contract: PromptContract, recipe: ModuleType, row: Mapping[str, object]
+    tokenizer: PreTrainedTokenizerBase, contract: PromptContract, recipe: Recipe, row: Mapping[str, object]
 ) -> TokenRow:
     """Prompt + completion + end token. The prompt is tokenised alone, as it will be when the model is asked."""
     prompt = text_ids(tokenizer, prompt_text(tokenizer, contract, row))
@@ -87,6 +87,6 @@ def token_row(
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config: Mapping[str, object]) -> list[int]:
     """Every id that ends an answer: the tokenizer's end token and those of generation_config.json."""
-    named = generation_config.get("eos_token_id")
-    named = named if isinstance(named, list) else [named]
+    given: Any = generation_config.get("eos_token_id")
+    named = given if isinstance(given, list) else [given]
     return sorted({tokenizer.eos_token_id, *(int(i) for i in named if i is not None)})

@@ -62,7 +62,7 @@ def chat_environment(strftime_now: Callable[[str], str]) -> Any:
     class GenerationBlock(Extension):
         """`{% generation %}` marks the trained span in training templates; it writes nothing of its own."""
 
-        tags = frozenset({"generation"})
+        tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
         def parse(self, parser: Any) -> nodes.Node:
             line = next(parser.stream).lineno

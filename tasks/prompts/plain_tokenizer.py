@@ -41,7 +41,7 @@ class PlainTokenizer:
     ) -> str:
         """The chat as text; as transformers does with `tokenize=False`."""
         values = {**self._named, "messages": list(messages), "add_generation_prompt": add_generation_prompt}
-        return render_template(self.chat_template, **values, **switch)
+        return render_template(str(self.chat_template), **values, **switch)
 
     def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
         return {"input_ids": self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_contracts.gates import load_gates
 from data_contracts.prompting.prompt import load_prompt
@@ -96,7 +97,7 @@ def _costs(manifests: Collection[dict], train_tokens: int | None) -> Costs:
     )
 
 
-def _sum(numbers: list[float | None]) -> float | None:
+def _sum(numbers: list[Any]) -> Any:
     known = [one for one in numbers if one is not None]
     return sum(known) if known else None
 

@@ -151,7 +151,7 @@ def _commit_once(
         added = CommitOperationAdd(path, folder / path)
         added.upload_info.sha256 = bytes.fromhex(sha256)  # known and checked: not computed again at each attempt
         operations.append(added)
-    stale = sorted(_paths(api, repo_id, info.sha) - files.keys() - {_GITATTRIBUTES})
+    stale = sorted(_paths(api, repo_id, str(info.sha)) - files.keys() - {_GITATTRIBUTES})
     operations += [CommitOperationDelete(path, is_folder=False) for path in stale]
     # The parent makes the Hub refuse when somebody else committed since `stale` was read.
     made = api.create_commit(

@@ -6,13 +6,13 @@ for every training row, and the recipe reads the answer back.
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import ContractError
 from data_contracts.prompting.prompt import PromptContract
+from tasks.recipes.interface import Recipe
 
 PATH = "/v1/rows"
 
@@ -30,7 +30,7 @@ class RowRequest(BaseModel):
     """Room for the answer; to the end of the context when left out."""
 
 
-def add_row_route(app: Any, prompt: PromptContract, recipe: ModuleType) -> None:
+def add_row_route(app: Any, prompt: PromptContract, recipe: Recipe) -> None:
     """Let `app`, which answers chats, answer rows too: {messages, text, answer, problem, finish_reason}.
 
     `answer` is the object that the text holds, null where it holds none; `problem` says why it cannot be read. A row that

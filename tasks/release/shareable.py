@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from tasks.core.artifact import sha256_file
 from tasks.judging.judge import Identity, normal_url
@@ -24,7 +25,7 @@ def read_manifest(path: Path) -> dict:
     return {**_shareable(manifest), "manifest_sha256": sha256_file(path)}
 
 
-def _shareable(value: object) -> object:
+def _shareable(value: Any) -> Any:
     if isinstance(value, dict):
         shown = {name: _shareable(one) for name, one in value.items()}
         if isinstance(url := value.get("base_url"), str):

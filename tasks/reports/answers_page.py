@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,6 +21,7 @@ from data_contracts.prompting.rubric import Rubric
 from tasks.judging.answer_table import AnswerTable, gate_results, warnings_of
 from tasks.judging.panel import COMPETITOR
 from tasks.judging.panel_run import ANSWER
+from tasks.recipes.interface import Recipe
 from tasks.reports import words
 from tasks.reports.judging_text import UNTOLD, scored
 
@@ -65,7 +65,7 @@ class PromptView:
 
 
 def render_answers(
-    board: Mapping, records: Sequence[Mapping], table: AnswerTable, recipe: ModuleType, rubric: Rubric
+    board: Mapping, records: Sequence[Mapping], table: AnswerTable, recipe: Recipe, rubric: Rubric
 ) -> str:
     """The whole page. Every text is escaped: an answer that holds markup stays words."""
     script, style, more = (
@@ -79,7 +79,7 @@ def render_answers(
 
 
 def prompt_views(
-    board: Mapping, records: Sequence[Mapping], table: AnswerTable, recipe: ModuleType, rubric: Rubric
+    board: Mapping, records: Sequence[Mapping], table: AnswerTable, recipe: Recipe, rubric: Rubric
 ) -> list[PromptView]:
     """What the page shows of each prompt."""
     said: dict[int, list[Opinion]] = {}
@@ -96,7 +96,7 @@ def prompt_views(
 
 
 def _view(
-    p: int, items: list[int], said: Mapping, place: Mapping, table: AnswerTable, recipe: ModuleType, rubric: Rubric
+    p: int, items: list[int], said: Mapping, place: Mapping, table: AnswerTable, recipe: Recipe, rubric: Rubric
 ) -> PromptView:
     answers = []
     for k in items:

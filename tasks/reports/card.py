@@ -113,7 +113,9 @@ def _further_lines(release: ReleaseData) -> list[str]:
     prompt = release.prompt
     if prompt is None or prompt.context is None:
         return ["The prompt takes nothing else: whatever is added to it gives answers that nobody has tested."]
-    read = next((stage.facts["context_labels"] for stage in release.stages if "context_labels" in stage.facts), {})
+    read: dict[str, int] = next(
+        (stage.facts["context_labels"] for stage in release.stages if "context_labels" in stage.facts), {}
+    )
     labels = ", ".join(f"`{label}` ({rows:,} {'row' if rows == 1 else 'rows'})" for label, rows in read.items())
     return [
         f"What is known only at run time is added as further lines, `{prompt.context}` each, after the last line of the "

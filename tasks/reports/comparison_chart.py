@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.reports import words
 from tasks.reports.comparison_text import shown_metrics
@@ -159,7 +159,7 @@ def _marker(row: Mapping) -> str:
     return {"base": "s", "control": "D"}.get(row["role"], "o")
 
 
-def _fill(row: Mapping) -> dict[str, str]:
+def _fill(row: Mapping) -> dict[str, Any]:
     """Yardstick and control are hollow, so that colour is never the only difference."""
     return {"facecolors": _PAPER if row["role"] else _colour(row), "edgecolors": _colour(row)}
 

@@ -171,7 +171,9 @@ def _finish(axes, bars: Sequence[ChartBar], names: Sequence[str], judges: Sequen
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_title(title, loc="left", fontsize=13, family="serif", color=_INK, pad=26, parse_math=False)
-    keys = [Patch(color=_PARTS[n % len(_PARTS)], label=_part_label(name)) for n, name in enumerate(names)]
+    keys: list[Patch | Line2D] = [
+        Patch(color=_PARTS[n % len(_PARTS)], label=_part_label(name)) for n, name in enumerate(names)
+    ]
     keys += [
         Line2D(
             [],

@@ -68,7 +68,13 @@ def decode(context: Any, entries: list[Entry], vocab_size: int) -> np.ndarray:
     ones, flags = np.ones(count, np.int32), wanted.astype(np.int8)
     pointers = (sequences.ctypes.data + sequences.itemsize * np.arange(count)).astype(np.uintp)
     kinds = dict(api.llama_batch._fields_)
-    arrays = {"token": tokens, "pos": positions, "n_seq_id": ones, "seq_id": pointers, "logits": flags}
+    arrays: dict[str, np.ndarray] = {
+        "token": tokens,
+        "pos": positions,
+        "n_seq_id": ones,
+        "seq_id": pointers,
+        "logits": flags,
+    }
     fields = {name: ctypes.cast(array.ctypes.data, kinds[name]) for name, array in arrays.items()}
     forget_complaints()
     if code := api.llama_decode(context, api.llama_batch(n_tokens=count, **fields)):

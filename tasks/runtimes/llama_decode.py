@@ -89,9 +89,8 @@ class BatchedRun:
         """Fill one decode call: sequences that speak first, then prompts as far as there is room."""
         entries: list[Entry] = []
         speakers: list[int] = []
-        busy = [(len(slot.pending), index) for index, slot in enumerate(self._slots) if slot]
-        for _, index in sorted(busy):
-            slot = self._slots[index]
+        busy = [(len(slot.pending), index, slot) for index, slot in enumerate(self._slots) if slot]
+        for _, index, slot in sorted(busy, key=lambda entry: entry[:2]):
             part = slot.pending[: self._batch_tokens - len(entries)]
             if not part:
                 break
@@ -106,6 +105,7 @@ class BatchedRun:
     def _take(self, index: int, token: int, stop_ids: set[int]) -> None:
         """Note what a slot said; free the slot when its answer ends."""
         slot = self._slots[index]
+        assert slot is not None, "only a busy slot is given a token"
         answer = self._answers[slot.prompt]
         if token in stop_ids:
             self._stopped[slot.prompt] = "eos"

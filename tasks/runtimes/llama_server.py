@@ -61,7 +61,7 @@ def _greedy_requests() -> None:
     from llama_cpp.server import types
     from pydantic import create_model
 
-    greedy = {"temperature": (float, 0.0), "repeat_penalty": (float, 1.0)}
+    greedy: dict[str, Any] = {"temperature": (float, 0.0), "repeat_penalty": (float, 1.0)}
     for name in ("CreateChatCompletionRequest", "CreateCompletionRequest"):
         asked = getattr(types, name)
         if asked.model_fields["repeat_penalty"].default != 1.0:

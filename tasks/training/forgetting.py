@@ -21,6 +21,7 @@ from tasks.formats.jsonl import as_lines
 from tasks.formats.token_rows import TokenRow, longest_completion_tokens, read_token_rows
 from tasks.prompts import chat
 from tasks.recipes import keeps_trace, load_recipe
+from tasks.recipes.interface import ReadsTraces
 from tasks.runtimes import hf_model
 from tasks.runtimes.generation import Generation
 from tasks.training.config import ForgettingConfig
@@ -68,12 +69,17 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
     (job.work / ANSWERS_FILE).write_text(as_lines(answered), "utf-8")
     rows, ids = _read(job, "train", _REFERENCE_ROWS)
     taught = [tokenizer.decode(row[start:-1]).removeprefix(header) for row, start in ids]
-    read = load_recipe(job.recipe).probe().traces
-    numbers = [
-        Measured.of(read([one.text for one in some], asked), sum(one.stopped == "length" for one in some))
+    probe = load_recipe(job.recipe).probe()
+    if not isinstance(probe, ReadsTraces):
+        raise RuntimeError(f"recipe {job.recipe} keeps traces, and its probe does not read them")
+    base_answers, tuned = (
+        Measured.of(probe.traces([one.text for one in some], asked), sum(one.stopped == "length" for one in some))
         for _, some in (before, after)
+    )
+    return [
+        general,
+        *judge(config, base_answers, tuned, Measured.of(probe.traces(taught, rows)), longest_tokens, limit_tokens),
     ]
-    return [general, *judge(config, *numbers, Measured.of(read(taught, rows)), longest_tokens, limit_tokens)]
 
 
 def answer_limit_tokens(ratio: float, longest_tokens: int, context_left_tokens: int | None) -> int:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from data_contracts.verdict import Check, check, report
 from tasks.measures.bootstrap import difference_interval
-from tasks.recipes import Trace
+from tasks.recipes.interface import Trace
 from tasks.training.config import ForgettingConfig
 
 FIX = "The fine-tune is too aggressive: lower train.learning_rate or train.epochs"
@@ -87,7 +87,10 @@ def check_general_loss(before: Sequence[float], after: Sequence[float], limit_na
     A base that reads general text no better than a uniform guess, ln(vocab_tokens) nats a token, has none to forget.
     """
     name, unit = "rise of the loss on general text", "nats a token"
-    rise, low, high = difference_interval(after, before, _INTERVAL_FRACTION)
+    interval = difference_interval(after, before, _INTERVAL_FRACTION)
+    if interval is None:
+        return check(name, None, "<=", limit_nats, unit=unit, detail="no passage was read", fix=FIX)
+    rise, low, high = interval
     detail = (
         f"{fmean(before):.4f} before, {fmean(after):.4f} after; 95 % interval {low:.4f} to {high:.4f} over "
         f"{len(before)} passages"
@@ -217,8 +220,8 @@ def _agreement(config: ForgettingConfig, before: Measured, after: Measured, rows
         return report(
             name, after.agreement_fraction or 0.0, detail=f"not judged: {shown}, whose words conclude nothing"
         )
-    base = before.agreement_fraction if before.concluding >= config.min_probe_traces else 1.0
-    limit = min(config.min_agreement_fraction, base)
+    base = before.agreement_fraction if before.concluding >= config.min_probe_traces else None
+    limit = config.min_agreement_fraction if base is None else min(config.min_agreement_fraction, base)
     detail = f"{shown}, of the traces whose words conclude"
     expected = after.answers * rows.share(rows.concluding)
     return _held(config, name, after.agreement_fraction, ">=", limit, detail, after.concluding, expected)

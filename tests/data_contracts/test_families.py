@@ -9,9 +9,10 @@ from data_contracts.errors import ConfigError
 from data_contracts.limits import AssessmentLimits, Limits, WritingLimits, limits_model, load_limits
 from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.rows.rows_file import read_rows
+from data_contracts.signals.limits import SignalsLimits
 from data_contracts.yaml_model import read_yaml
 
-RECIPES = {"signals": AssessmentLimits, "proofkit": WritingLimits}
+RECIPES = {"signals": SignalsLimits, "proofkit": WritingLimits}
 
 
 def gold(recipe: str) -> pl.DataFrame:
@@ -28,7 +29,7 @@ def test_each_recipe_names_its_family_and_every_profile_loads(recipe):
         assert type(limits) is RECIPES[recipe] and limits.text_chars[0] < limits.text_chars[1]
 
 
-@pytest.mark.parametrize("family", [Limits, *FAMILIES])
+@pytest.mark.parametrize("family", [Limits, *(one.limits for one in FAMILIES.values())])
 def test_every_limit_says_what_it_means(family):
     assert all(field.description for field in family.model_fields.values())
 
@@ -58,13 +59,13 @@ def test_a_number_of_another_family_is_no_setting(monkeypatch):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_family_without_checks_is_our_own_bug_and_no_pass(monkeypatch, recipe):
-    monkeypatch.setattr(FAMILIES[RECIPES[recipe]][0], "checks", lambda self, sample: [])
+    monkeypatch.setattr(FAMILIES[RECIPES[recipe].family].tally, "checks", lambda self, sample: [])
     with pytest.raises(RuntimeError, match="made no check on"):
         audit_rows(gold(recipe), load_limits(recipe))
 
 
 def test_a_family_that_no_audit_knows_is_refused(monkeypatch):
-    monkeypatch.delitem(audit.FAMILIES, WritingLimits)
+    monkeypatch.delitem(audit.FAMILIES, "writing")
     with pytest.raises(
         ConfigError, match=r"no check reads max_self_similarity_fraction.*min_row_anchors.*AssessmentLimits"
     ):

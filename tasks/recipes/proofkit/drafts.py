@@ -122,6 +122,7 @@ def compose_marked(brief: Brief, also: Iterable[str] = ()) -> Draft:
     """A draft in which only the word "fictional" in one line tells that the company is."""
     good = compose(brief, "disclosure_plain", also)
     line = good.find(CONTEXTS)
+    assert line is not None, "compose wrote no line that names the company"
     return good.changed(line, Line("context_bare", _said(brief, "context_bare")))
 
 
@@ -202,6 +203,7 @@ def _added(move: str) -> Plant:
 def _passed_off(brief: Brief, good: Draft) -> Draft:
     """The company as if it were a real one: `compose_marked` wrote the line so that one word makes the difference."""
     line = good.find(("context_bare",))
+    assert line is not None, "compose_marked wrote no such line"
     return good.changed(line, Line("flaw_fictional", with_articles(line.text.replace("fictional ", ""))))
 
 

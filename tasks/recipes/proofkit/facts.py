@@ -120,8 +120,8 @@ class Deck:
             for kind, pool in pools.items()
             for side in (False, True)
         }
-        firsts = {a + b for a in names.company_first for b in names.company_second} - set(names.company_denied)
-        firsts = sorted(one for one in firsts if not _THREE_ALIKE.search(one))
+        pairs = {a + b for a in names.company_first for b in names.company_second} - set(names.company_denied)
+        firsts = sorted(one for one in pairs if not _THREE_ALIKE.search(one))
         self.companies = {side: [one for one in firsts if is_held_out(one) == side] for side in (False, True)}
         if empty := [
             str(key) for table in (self.cases, self.odd, self.companies) for key, some in table.items() if not some

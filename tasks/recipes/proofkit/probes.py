@@ -12,10 +12,8 @@ from data_contracts.audit import anchoring
 from data_contracts.audit import sentences as prose
 from data_contracts.proofkit.house_rules import anchors_of, strings
 from data_contracts.proofkit.output import READINESS
+from tasks.recipes.interface import Pairs, Row
 from tasks.recipes.proofkit.parsing import Parsed, completion, parse_output
-
-Row = Mapping[str, object]
-Pairs = list[tuple[float, float]]
 
 OTHER_NOUNS = (
     "zinc bucket", "tin whistle", "lemon crate", "cork board", "paper lantern", "wool sock", "clay pigeon", "glass marble",
@@ -39,7 +37,7 @@ def paired_measures(rows: Sequence[Row], parsed: Sequence[Parsed]) -> dict[str, 
     reviews = [
         (row, one.answer) for row, one in zip(rows, parsed, strict=True) if row["task"] == "review" and one.answer
     ]
-    pairs = [(parse_output(completion(row), row).answer, answer) for row, answer in reviews]
+    pairs = [(own, answer) for row, answer in reviews if (own := parse_output(completion(row), row).answer)]
     return {
         f"review_{name}_rank_correlation": (
             "rank_correlation",
@@ -106,11 +104,14 @@ def _other_anchors(row: Row) -> dict[str, str]:
 
 def _like(anchor: str) -> tuple[str, ...]:
     if any(one.isdigit() for one in anchor):
-        turned = (
-            re.sub(r"\d", lambda found, by=by: str((int(found.group()) + by) % 9 + 1), anchor) for by in range(1, 9)
-        )
+        turned = (_turned(anchor, by) for by in range(1, 9))
         return tuple(dict.fromkeys(one for one in turned if one != anchor))
     return OTHER_NAMES if _NAME.fullmatch(anchor) else OTHER_NOUNS
+
+
+def _turned(anchor: str, by: int) -> str:
+    """The anchor with other digits."""
+    return re.sub(r"\d", lambda digit: str((int(digit.group()) + by) % 9 + 1), anchor)
 
 
 def _other_company(row: Row) -> dict[str, str]:

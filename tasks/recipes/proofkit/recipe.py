@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.prompting import markers
 from tasks.core.errors import ConfigError, ContractError
+from tasks.recipes.interface import Probe, Row
 from tasks.recipes.proofkit.gates import GATE_METRICS, PASS_METRIC, gate_scores, problems
 from tasks.recipes.proofkit.parsing import Parsed, completion, parse_output, reads_back
 
 __all__ = [
+    "EVALUATION_FILES",
+    "KEEPS_TRACE",
     "METRICS",
+    "ROW_FILES",
+    "SOURCES",
     "Parsed",
     "all_right",
     "build_rows",
@@ -32,12 +36,15 @@ __all__ = [
     "with_answer",
     "wording",
 ]
-"""What a recipe offers (tasks/recipes/__init__.py), and the parts of its answers."""
+"""What a recipe offers (tasks/recipes/interface.py), and the parts of its answers."""
 
-METRICS = (PASS_METRIC, *GATE_METRICS)
+METRICS: tuple[str, ...] = (PASS_METRIC, *GATE_METRICS)
 """What `score` measures on a row, in the order in which boards show it."""
 EXAMPLES = CONTRACTS_FOLDER / "proofkit" / "examples"
-SOURCES = ("built", "nano", "gold")
+SOURCES: tuple[str, ...] = ("built", "nano", "gold")
+ROW_FILES: tuple[str, ...] = ("examples/gold.jsonl", "examples/heldout.jsonl", "world/**/*.yaml")
+EVALUATION_FILES: tuple[str, ...] = ("examples/reference.jsonl",)
+KEEPS_TRACE: bool = False
 
 
 def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tuple[list[dict], list[dict]]:
@@ -81,13 +88,13 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[list[dict[str, st
     return proofkit_nano.pretraining_rows(n_rows, seed)
 
 
-def wording(row: Mapping[str, object]) -> str | None:
+def wording(row: Row) -> str | None:
     """The combination that a synthetic row is made of, which is in training or held out; None for a hand-written row."""
     batch = str(row["source_batch"])
     if batch.startswith("built-"):
         from tasks.recipes.proofkit import rows as proofkit_world
 
-        return proofkit_world.combination_of(row)
+        return proofkit_world.combination_of(dict(row))
     # nano: its world deals out pairs of anchors; a row made by a teacher keeps its prompt's
     return str(row["anchors"]) if batch.startswith("nano") else None
 
@@ -97,7 +104,7 @@ def reference_rows() -> list[dict]:
     return _read(EXAMPLES / "reference.jsonl")
 
 
-def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
+def score(row: Row, parsed: Parsed) -> dict[str, float | None]:
     """The gates of the row's task as 1 or 0, and the share of them that is passed.
 
     None: the row's task does not have the gate. An answer that cannot be read fails its gates: it is not unscored.
@@ -105,19 +112,19 @@ def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
     return gate_scores(row, parsed.text)
 
 
-def all_right(row: Mapping[str, object], parsed: Parsed) -> bool:
+def all_right(row: Row, parsed: Parsed) -> bool:
     """Every gate of the task is passed: what the side-by-side page marks."""
     return not parsed.problem and not problems(row, parsed.text)
 
 
-def probe() -> ModuleType:
+def probe() -> Probe[Parsed]:
     """What is asked of answers beyond the gates: `variants`, `holds`, `paired_measures`."""
     from tasks.recipes.proofkit import probes as proofkit_probe
 
     return proofkit_probe
 
 
-def with_answer(row: Mapping[str, object], text: str) -> dict:
+def with_answer(row: Row, text: str) -> dict:
     """The row with a teacher's answer as its target, JSON written as the contract writes it.
 
     Raises:

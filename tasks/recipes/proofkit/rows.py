@@ -77,6 +77,7 @@ def _deck() -> Deck:
 def _tellings(role_name: str) -> dict[str, list[list[str]]]:
     """Event -> the pieces of text of each way in which answers may tell it, in small letters."""
     role = load_world().role(role_name)
+    assert role is not None, f"{role_name} is a role of the world"
     return {
         case.key: [
             [_bare(piece) for piece in pieces] for text in (*case.said, *case.told) for pieces in parse(text).wordings()

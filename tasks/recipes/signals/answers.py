@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pydantic import ValidationError
 
 from data_contracts.signals.output import SignalError, SignalOutput
+from tasks.recipes.interface import Row
 
 FIELDS = tuple(SignalOutput.model_fields)
 
@@ -26,34 +27,34 @@ class Parsed:
     """An answer taken apart: one trace, then the six fields or the error. With neither, `problem` says what is wrong."""
 
     trace: str
-    fields: dict[str, float | str] | None
+    fields: dict[str, Any] | None
     problem: str = ""
     error: dict[str, str] | None = None
-    row: Mapping[str, object] | None = field(default=None, compare=False, repr=False)
+    row: Row | None = field(default=None, compare=False, repr=False)
     """The row that was asked, where it is known: a probe must know whether its label has a direction."""
 
     @property
-    def answer(self) -> dict[str, float | str] | None:
+    def answer(self) -> dict[str, Any] | None:
         """Whichever object was given; None when it cannot be read."""
         return self.fields or self.error
 
 
-def malformed(row: Mapping[str, object]) -> bool:
+def malformed(row: Row) -> bool:
     """The input is not one headline and one question in English: the right answer is the error."""
     return row.get("error_code") is not None
 
 
-def answer_of(row: Mapping[str, object]) -> dict[str, float | str]:
+def answer_of(row: Row) -> dict[str, Any]:
     """The object that the row expects, in the schema's order."""
     return {name: row[name] for name in (ERROR_FIELDS if malformed(row) else FIELDS)}
 
 
-def completion(row: Mapping[str, object]) -> str:
+def completion(row: Row) -> str:
     """The answer as the model must write it: one trace, then one line of JSON."""
     return f"<think>\n{row['trace']}\n</think>\n\n{json.dumps(answer_of(row), ensure_ascii=False)}"
 
 
-def parse_output(text: str, row: Mapping[str, object] | None = None) -> Parsed:
+def parse_output(text: str, row: Row | None = None) -> Parsed:
     """Read an answer back: strict, because the program behind it will be. One schema fits every row; `row` is only noted."""
     return replace(_taken_apart(text), row=row)
 
@@ -66,7 +67,7 @@ def _taken_apart(text: str) -> Parsed:
     if "</think>" in answer or "<think>" in trace:
         return Parsed(trace, None, "more than one trace")
     answer = answer.strip()
-    schema = SignalError if re.match(r'\{\s*"error_', answer) else SignalOutput
+    schema: type[SignalError] | type[SignalOutput] = SignalError if re.match(r'\{\s*"error_', answer) else SignalOutput
     try:
         found = schema.model_validate_json(answer).model_dump()
     except ValidationError as error:
@@ -83,7 +84,7 @@ def with_thoughts(text: str, thoughts: str = "") -> str:
     return text if "</think>" in text else f"<think>\n{thoughts}\n</think>\n\n{text.strip()}"
 
 
-def reads_back(row: Mapping[str, object]) -> bool:
+def reads_back(row: Row) -> bool:
     """The answer that the row expects is read as the row has it."""
     parsed = parse_output(completion(row))
     return parsed.answer == answer_of(row) and parsed.trace == str(row["trace"]).strip()

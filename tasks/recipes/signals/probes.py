@@ -5,17 +5,15 @@ the input does to the answer (metamorphic checks: the right answer need not be k
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 from data_contracts.prompting import markers
 from data_contracts.signals.metamorphic import Variant, load_variants
-from tasks.recipes import Trace
+from tasks.recipes.interface import Pairs, Row, Trace
 from tasks.recipes.signals import nano_rows as signals_world
 from tasks.recipes.signals.answers import NOISE_RELEVANCE, Parsed, malformed, parse_output
-
-Row = Mapping[str, object]
-Pairs = list[tuple[float, float]]
 
 NUMBERS = ("relevance", "direction", "magnitude", "source_credibility", "novelty")
 TOLERANCE = {
@@ -38,16 +36,16 @@ def paired_measures(rows: Sequence[Row], parsed: Sequence[Parsed]) -> dict[str, 
 
     The slope of predicted on true magnitude is 1 for a calibrated model; the story's larger models had 2 to 4.
     """
-    read = [(row, one) for row, one in zip(rows, parsed, strict=True) if one.fields]
-    moved = [(row, one) for row, one in read if not malformed(row) and row["relevance"] > NOISE_RELEVANCE]
+    read = [(row, one, one.fields) for row, one in zip(rows, parsed, strict=True) if one.fields]
+    moved = [(row, fields) for row, _, fields in read if not malformed(row) and row["relevance"] > NOISE_RELEVANCE]
     return {
         "magnitude_calibration_slope": (
             "slope_through_origin",
-            [(float(row["magnitude"]), float(one.fields["magnitude"])) for row, one in moved],
+            [(float(row["magnitude"]), float(fields["magnitude"])) for row, fields in moved],
         ),
         "trace_length_relevance_rank_correlation": (
             "rank_correlation",
-            [(float(len(one.trace)), float(one.fields["relevance"])) for _, one in read],
+            [(float(len(one.trace)), float(fields["relevance"])) for _, one, fields in read],
         ),
     }
 
@@ -68,7 +66,7 @@ def traces(answers: Sequence[str], rows: Sequence[Row]) -> list[Trace]:
     return [Trace(*one, agreed) for one, agreed in zip(shown, follows, strict=True)]
 
 
-def _one_story(fields: Mapping[str, object]) -> bool:
+def _one_story(fields: Row) -> bool:
     """The answer calls the headline noise in every field or in none, as rows must (data_contracts/signals/rows.py): one that
     is unrelated and moves YES follows from no reasoning."""
     noise = fields["relevance"] <= NOISE_RELEVANCE
@@ -121,7 +119,7 @@ def holds(kind: str, before: Parsed, after: Parsed) -> bool:
     return kind == "negated_question" or _view(one) == _view(other)
 
 
-def _view(fields: Mapping[str, object]) -> tuple[bool, object]:
+def _view(fields: Row) -> tuple[bool, object]:
     """What no tolerance covers: whether the headline is noise, and the kind of information."""
     return float(str(fields["relevance"])) <= NOISE_RELEVANCE, fields["information_type"]
 
@@ -145,14 +143,14 @@ def _turned(row: Row) -> float:
     return 0.0 - float(str(row["direction"]))  # not -direction: noise keeps 0.0, which is not written as -0.0
 
 
-def _negated(row: Row) -> dict[str, object]:
+def _negated(row: Row) -> dict[str, Any]:
     subject, form, month = _wording(row)
     forms = list(signals_world.QUESTION_FORMS)
     opposite = forms[(forms.index(form) + len(forms) // 2) % len(forms)]
     return {"question": opposite.format(subject=subject, month=month), "direction": _turned(row)}
 
 
-def _another_subject(row: Row) -> dict[str, str]:
+def _another_subject(row: Row) -> dict[str, Any]:
     subject, form, month = _wording(row)
     subjects = signals_world.SUBJECTS
     other = subjects[(subjects.index(subject) + 1) % len(subjects)]
@@ -162,7 +160,7 @@ def _another_subject(row: Row) -> dict[str, str]:
     }
 
 
-def _another_month(row: Row) -> dict[str, str]:
+def _another_month(row: Row) -> dict[str, Any]:
     subject, form, month = _wording(row)
     months = signals_world.MONTHS
     return {"question": form.format(subject=subject, month=months[(months.index(month) + 1) % len(months)])}
@@ -177,7 +175,7 @@ def _sign(value: float) -> int:
     return (value > 0) - (value < 0)
 
 
-_CHANGES: dict[str, Callable[[Row], dict[str, object]]] = {
+_CHANGES: dict[str, Callable[[Row], dict[str, Any]]] = {
     "negated_question": _negated,
     "swapped_subject": _another_subject,
     "moved_date": _another_month,

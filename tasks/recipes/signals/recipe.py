@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.prompting import markers
 from data_contracts.prompting.context import LINE
 from data_contracts.prompting.prompt import PromptContract
 from tasks.core.errors import ConfigError, ContractError
+from tasks.recipes.interface import Probe, Row
 from tasks.recipes.signals.answers import (
     ERROR_FIELDS,
     FIELDS,
@@ -31,10 +31,14 @@ from tasks.recipes.signals.answers import (
 
 __all__ = [
     "ERROR_FIELDS",
+    "EVALUATION_FILES",
     "FIELDS",
     "KEEPS_TRACE",
     "METRICS",
     "NOISE_RELEVANCE",
+    "ROW_FILES",
+    "SEED_FIELDS",
+    "SOURCES",
     "Parsed",
     "all_right",
     "answer_of",
@@ -54,16 +58,26 @@ __all__ = [
     "with_thoughts",
     "wording",
 ]
-"""What a recipe offers (tasks/recipes/__init__.py), and the parts of its answers."""
+"""What a recipe offers (tasks/recipes/interface.py), and the parts of its answers."""
 
-METRICS = (
+METRICS: tuple[str, ...] = (
     "valid_json_fraction", "sign_accuracy_fraction", "disagreeing_sign_accuracy_fraction",
     "noise_false_positive_fraction", "magnitude_error", "information_type_accuracy_fraction", "error_schema_fraction",
     "error_code_accuracy_fraction", "refused_good_input_fraction",
 )  # fmt: skip
 """What `score` measures on a row, in the order in which boards show it."""
-KEEPS_TRACE = True
-"""A model's thinking trace is part of the answer (tasks/recipes/__init__.py)."""
+SOURCES: tuple[str, ...] = ("nano", "gold")
+ROW_FILES: tuple[str, ...] = (
+    "teacher.md",
+    "examples/gold.jsonl",
+    "examples/heldout.jsonl",
+    "examples/teacher_seeds.jsonl",
+)
+EVALUATION_FILES: tuple[str, ...] = ("examples/reference.jsonl", "examples/metamorphic.jsonl", "examples/heldout.jsonl")
+"""A line of metamorphic.jsonl changes a row of heldout.jsonl."""
+SEED_FIELDS: tuple[str, ...] = ("headline", "question")
+KEEPS_TRACE: bool = True
+"""A model's thinking trace is part of the answer (tasks/recipes/interface.py)."""
 LABEL_TOLERANCE = {
     "relevance": 0.2, "direction": 0.3, "magnitude": 0.15, "source_credibility": 0.3, "novelty": 0.3,
 }  # fmt: skip
@@ -83,7 +97,7 @@ def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tu
 
         return nano_rows(train_rows, heldout_rows, seed)
     if source != "gold":
-        raise ConfigError(f"dataset.source: {source!r} is not a source of signals rows. Known: nano, gold.")
+        raise ConfigError(f"dataset.source: {source!r} is not a source of signals rows. Known: {', '.join(SOURCES)}.")
     splits = {"gold": train_rows, "heldout": heldout_rows}
     rows = {name: _read(CONTRACTS_FOLDER / "signals" / "examples" / f"{name}.jsonl") for name in splits}
     if short := [
@@ -106,13 +120,13 @@ def pretraining_rows(n_rows: int, seed: int) -> Iterator[tuple[list[dict[str, st
     return signals_world.pretraining_rows(n_rows, seed)
 
 
-def wording(row: Mapping[str, object]) -> str | None:
+def wording(row: Row) -> str | None:
     """The combination of wordings that a row of the synthetic world is made of; None for a hand-written row."""
     if not str(row["source_batch"]).startswith("nano"):
         return None
     from tasks.recipes.signals.nano_rows import combination_of
 
-    return combination_of(row)
+    return combination_of(dict(row))
 
 
 def reference_rows() -> list[dict]:
@@ -120,12 +134,12 @@ def reference_rows() -> list[dict]:
     return _read(CONTRACTS_FOLDER / "signals" / "examples" / "reference.jsonl")
 
 
-def disagrees(row: Mapping[str, object]) -> bool:
+def disagrees(row: Row) -> bool:
     """The metric and YES move in opposite ways: the rows on which every model of the story got the sign wrong."""
     return not malformed(row) and _sign(row["direction"]) * _sign(row["metric_direction"]) < 0
 
 
-def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
+def score(row: Row, parsed: Parsed) -> dict[str, float | None]:
     """Per-row numbers; None where the row, or an unreadable answer, says nothing about the metric.
 
     A sign that cannot be read is wrong, not missing: a model must not gain by answering garbage on hard rows.
@@ -151,7 +165,7 @@ def score(row: Mapping[str, object], parsed: Parsed) -> dict[str, float | None]:
     }
 
 
-def _score_malformed(row: Mapping[str, object], parsed: Parsed) -> dict[str, float]:
+def _score_malformed(row: Row, parsed: Parsed) -> dict[str, float]:
     return {
         "valid_json_fraction": float(parsed.answer is not None),
         "error_schema_fraction": float(parsed.error is not None),
@@ -159,14 +173,14 @@ def _score_malformed(row: Mapping[str, object], parsed: Parsed) -> dict[str, flo
     }
 
 
-def probe() -> ModuleType:
+def probe() -> Probe[Parsed]:
     """What is asked of answers beyond being right: `variants`, `holds`, `paired_measures`."""
     from tasks.recipes.signals import probes as signals_probe
 
     return signals_probe
 
 
-def all_right(row: Mapping[str, object], parsed: Parsed) -> bool:
+def all_right(row: Row, parsed: Parsed) -> bool:
     """The answer is readable, with the right sign and the right view of noise: what the side-by-side page marks."""
     numbers = score(row, parsed)
     wanted = ("valid_json_fraction", "sign_accuracy_fraction", "error_code_accuracy_fraction")
@@ -183,7 +197,7 @@ def _read(path: Path) -> list[dict]:
     return read_objects(path)
 
 
-def with_answer(row: Mapping[str, object], text: str) -> dict:
+def with_answer(row: Row, text: str) -> dict:
     """The row with a teacher's trace and fields in place of its own.
 
     Raises:
@@ -198,9 +212,9 @@ def with_answer(row: Mapping[str, object], text: str) -> dict:
     return {**row, **empty, "trace": parsed.trace, **parsed.answer}
 
 
-def _disagreement(row: Mapping[str, object], parsed: Parsed) -> str:
+def _disagreement(row: Row, parsed: Parsed) -> str:
     """What the answer says and the label does not; empty when they agree within LABEL_TOLERANCE."""
-    expected, found = answer_of(row), parsed.answer
+    expected, found = answer_of(row), parsed.answer or {}
     if malformed(row) or parsed.error:
         same = found.get("error_code") == expected.get("error_code")
         return "" if same else f"error_code is {found.get('error_code')}, not {expected.get('error_code')}"
@@ -219,7 +233,7 @@ def teacher_seeds() -> Path:
     return CONTRACTS_FOLDER / "signals" / "examples" / "teacher_seeds.jsonl"
 
 
-def teacher_messages(seed_row: Mapping[str, object]) -> list[dict[str, str]]:
+def teacher_messages(seed_row: Row) -> list[dict[str, str]]:
     """What a teacher is asked: headline, question, the assessment that the trace must lead to (teacher.md), and the seed's
     further lines."""
     text = (CONTRACTS_FOLDER / "signals" / "teacher.md").read_text("utf-8")
@@ -230,7 +244,7 @@ def teacher_messages(seed_row: Mapping[str, object]) -> list[dict[str, str]]:
     return words.messages({**seed_row, "assessment": json.dumps(answer_of(seed_row), ensure_ascii=False)})
 
 
-def teacher_row(seed_row: Mapping[str, object], text: str, model: str) -> dict:
+def teacher_row(seed_row: Row, text: str, model: str) -> dict:
     """The row that a teacher's answer makes of a seed; prose around the trace is left out.
 
     Raises:
@@ -241,7 +255,7 @@ def teacher_row(seed_row: Mapping[str, object], text: str, model: str) -> dict:
     traces = re.findall(r"<trace>(.*?)</trace>", text, re.DOTALL)
     if len(traces) != 1 or len(re.findall(r"</?trace>", text)) != 2:
         raise ContractError(f"no trace: {len(traces)} pairs of <trace> and </trace> in the answer, not one")
-    row = {name: seed_row[name] for name in ("headline", "question")} | {"trace": traces[0].strip()}
+    row = {name: seed_row[name] for name in SEED_FIELDS} | {"trace": traces[0].strip()}
     row |= {"context": seed_row["context"]} if seed_row.get("context") is not None else {}
     row |= {name: seed_row.get(name) for name in FIELDS}
     row |= {"source_batch": f"teacher-{model}", "metric_direction": seed_row["metric_direction"]}

@@ -8,7 +8,6 @@ from data_contracts.audit.audit import audit_rows
 from data_contracts.audit.guessing import accuracy_and_chance
 from data_contracts.audit.shortcuts import (
     SAMPLE_ROWS,
-    SPLIT_LABELS,
     length_independence,
     sampled,
     surface_shortcuts,
@@ -16,6 +15,7 @@ from data_contracts.audit.shortcuts import (
 from data_contracts.audit.surface import surface_features
 from data_contracts.limits import load_limits
 from data_contracts.rows.rows_file import read_rows
+from data_contracts.signals.limits import SignalsLimits
 from data_contracts.signals.rows import audited
 from data_contracts.verdict import Verdict, failures
 from tasks.recipes.signals.nano_rows import nano_rows
@@ -186,7 +186,7 @@ def test_a_surface_leak_fails_and_the_feature_is_named(view, limits, leak, label
     assert feature in found.detail
 
 
-@pytest.mark.parametrize("label", SPLIT_LABELS)
+@pytest.mark.parametrize("label", SignalsLimits.split_labels)
 def test_a_number_whose_upper_half_is_marked_fails(view, limits, label):
     middle = view.filter(~pl.col("noise"))[f"label_{label}"].median()
     high = (pl.col(f"label_{label}") > middle).fill_null(False)
@@ -203,7 +203,7 @@ def test_a_number_whose_upper_half_is_marked_fails(view, limits, label):
     assert alone.verdict is Verdict.FAIL and alone.measured > 0.95
 
 
-@pytest.mark.parametrize("label", SPLIT_LABELS)
+@pytest.mark.parametrize("label", SignalsLimits.split_labels)
 def test_a_number_of_two_values_is_parted_between_them_and_a_constant_cannot_be(view, limits, label):
     """The median is the larger value, so nothing lies above it: parted there, the label would be left unguarded."""
     signal, name = ~pl.col("noise"), f"balanced accuracy of guessing high {label} from surface features"

@@ -63,11 +63,15 @@ def test_words_count_as_one_and_nought_and_cannot_tell_is_no_score():
 
 
 def test_the_schema_asks_for_a_reason_and_each_criterion_and_nothing_else():
-    schema = parse_rubric(NUMBERS, "letters").schema()
+    schema = parse_rubric(NUMBERS, "letters").verdict_schema()
     assert list(schema["properties"]) == schema["required"] == ["reason", "depth", "house_style"]
     assert schema["properties"]["depth"] == {"type": "integer", "enum": [1, 2, 3, 4, 5]}
     assert schema["additionalProperties"] is False
-    assert load_rubric("signals").schema()["properties"]["noise_stays_noise"]["enum"] == ["yes", "no", "cannot tell"]
+    assert load_rubric("signals").verdict_schema()["properties"]["noise_stays_noise"]["enum"] == [
+        "yes",
+        "no",
+        "cannot tell",
+    ]
 
 
 def test_any_changed_word_is_another_rubric():

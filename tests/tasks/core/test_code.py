@@ -127,6 +127,14 @@ def test_a_recipe_s_members_count_where_they_are_used(project, tmp_path):
     assert members == {"completion"}
 
 
+def test_a_protocol_shapes_nothing_unless_a_run_looks_at_it(project):
+    protocol = "class Scales(Protocol):\n    def scale(self, x): ...\n\n\n"
+    project("stage", "def work(config: StageConfig):", f"{protocol}def work(config: StageConfig, scales: Scales):")
+    assert Symbol("tasks.stage", "Scales") not in closure(ROOT)
+    project("stage", "class Scales", "@runtime_checkable\nclass Scales")
+    assert Symbol("tasks.stage", "Scales") in closure(ROOT)
+
+
 def test_docstrings_count_where_they_become_a_schema(project):
     project("stage", "(Settings)", "")
     plain = code_digests(ROOT)

@@ -18,7 +18,7 @@ from tests.fixtures.chat_server import ChatServer, Reply
 from tests.fixtures.judge_panel import CRITERIA, RUBRIC, letter, taste, verdict
 
 LETTERS = [letter("a", number, 1 + number % 5) for number in range(10)]
-QUESTIONS = [(Questions(RUBRIC, 0).of(f"Letter {n}", text), RUBRIC.schema()) for n, text in enumerate(LETTERS)]
+QUESTIONS = [(Questions(RUBRIC, 0).of(f"Letter {n}", text), RUBRIC.verdict_schema()) for n, text in enumerate(LETTERS)]
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_a_server_that_knows_the_form_of_llama_cpp_is_asked_in_it(tmp_path):
 
 
 def test_an_answer_too_long_for_a_judge_is_unscored_alone_and_says_nothing_of_the_form(tmp_path):
-    long = (Questions(RUBRIC, 0).of("Letter x", "endless " * 50), RUBRIC.schema())
+    long = (Questions(RUBRIC, 0).of("Letter x", "endless " * 50), RUBRIC.verdict_schema())
     refusal = json.dumps({"error": {"message": "too many tokens", "code": "context_length_exceeded"}}).encode()
     with ChatServer(taste(), takes=("json_object",)) as server:
         server.script("endless", Reply(status=400, body=refusal))

@@ -104,7 +104,7 @@ def test_a_local_judge_whose_template_takes_no_system_message_dies_alone(tmp_pat
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     (folder / "chat_template.jinja").write_text(refuses)
     one = JudgeSettings(**local(folder))
-    question = (Questions(world.RUBRIC, 0).of("Write.", "A letter."), world.RUBRIC.schema())
+    question = (Questions(world.RUBRIC, 0).of("Write.", "A letter."), world.RUBRIC.verdict_schema())
     with AnswerLog(tmp_path / "log.jsonl") as log:
         heard = ask_judge(one, [question], log, identity_of(one).where)
     assert "it cannot be rendered for messages of system, user: System role not supported" in heard.died
