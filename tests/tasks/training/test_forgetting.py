@@ -12,15 +12,17 @@ from data_contracts.verdict import failures
 from tasks.formats.token_rows import longest_completion_tokens, read_token_rows
 from tasks.recipes.signals import recipe as signals
 from tasks.training import forgetting
+from tasks.training.advice import Fit
 from tasks.training.config import ForgettingConfig
 from tests.fixtures.tiny_chain import HELDOUT_ROWS, TRAIN_CONFIG, copy_of, edit_tensors
 
 WEIGHTS = "adapter_model.safetensors"
+TRAINED = forgetting.Trained(Fit(6.0, 6.0, 0.001), Fit(3.0, 3.1, 0.9), training_s=3600.0)
 GENERAL = "rise of the loss on general text"
 
 
 def probed(job, config: ForgettingConfig = TRAIN_CONFIG.forgetting):
-    found = forgetting.check_forgetting(config, "float32", job)
+    found = forgetting.check_forgetting(config, "float32", job, TRAINED)
     return {one.name: one for one in found}
 
 
