@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check
 from tasks.recipes import load_recipe
 from tasks.reports import words
@@ -33,10 +34,10 @@ class ShownAnswer:
 
 @dataclass(frozen=True)
 class ShownPrompt:
-    """One prompt: the fields of its row that a model sees, and three answers."""
+    """One prompt and three answers to it."""
 
     number: int
-    fields: dict[str, str]
+    text: str
     answers: list[ShownAnswer]
 
     @property
@@ -55,13 +56,12 @@ def render_forgetting(recipe_name: str, answers_file: Path, checks: Sequence[Che
 
 def _prompt(number: int, line: Mapping, recipe_name: str) -> ShownPrompt:
     row = line["row"]
-    recipe = load_recipe(recipe_name)
     answers = [
-        ShownAnswer("gold", recipe.completion(row), []),
+        ShownAnswer("gold", load_recipe(recipe_name).completion(row), []),
         ShownAnswer("base", line["before"], line["before_notes"]),
         ShownAnswer("trained", line["after"], line["after_notes"]),
     ]
-    return ShownPrompt(number, {name: str(value) for name, value in recipe.prompt_fields(row).items()}, answers)
+    return ShownPrompt(number, load_prompt(recipe_name).messages(row)[-1]["content"], answers)
 
 
 @lru_cache
