@@ -16,6 +16,7 @@ from tasks.core.progress import UNIT, Beat, silent
 from tasks.formats.safetensors_file import read_folder
 from tasks.formats.trained import is_adapter
 from tasks.runtimes.generation import SMALL_BYTES, Generation, token_beat
+from tasks.runtimes.loading import loading_beats
 
 if TYPE_CHECKING:
     import torch
@@ -102,11 +103,13 @@ def _loadable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None) -> PreTrainedModel:
+def load_model(
+    folder: Path, dtype: str = "float32", adapter: Path | None = None, beat: Beat = silent
+) -> PreTrainedModel:
     """A causal model from safetensors, in eval mode, on the card if it fits there.
 
     `adapter`: what train_lora made on this base. An adapter goes on top, and one whose keys do not all match is an error, not
-    a warning; a whole model takes the base's place.
+    a warning; a whole model takes the base's place. `beat`: each tensor.
 
     Raises:
         ArtifactError: a pickle, a truncated or missing file, weights missing or left over, adapter keys that match nothing.
@@ -115,9 +118,9 @@ def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None
     from transformers import AutoModelForCausalLM
 
     if adapter is not None and not is_adapter(adapter):
-        return load_model(adapter, dtype)
+        return load_model(adapter, dtype, beat=beat)
     weights = _parameters(folder)
-    with _loadable(folder):
+    with _loadable(folder), loading_beats(beat, "the model"):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),

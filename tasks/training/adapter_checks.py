@@ -133,7 +133,7 @@ def measure_behaviour(job: Job) -> Behaviour:
 
     def measured(which: str, adapter: Path | None) -> tuple[Fit, torch.Tensor]:
         with hf_model.quiet():
-            model = hf_model.load_model(job.inputs["base"], dtype, adapter=adapter)
+            model = hf_model.load_model(job.inputs["base"], dtype, adapter, job.beat)
         beat = named(job.beat, f"loss on gold rows, {which} model")
         return _fit(model, train, heldout, beat), hf_model.logits(model, heldout[0][0])
 

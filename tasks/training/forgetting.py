@@ -208,7 +208,7 @@ class _Probe:
         if side.general and not self._next_block(side, n_rows, allowed_s):
             return
         with hf_model.quiet():
-            model = hf_model.load_model(self.job.inputs["base"], self.compute_dtype, adapter=side.adapter)
+            model = hf_model.load_model(self.job.inputs["base"], self.compute_dtype, side.adapter, self.job.beat)
         beat = named(self.job.beat, f"forgetting probe, {side.which} model")
         while block := self._next_block(side, n_rows, allowed_s):
             started = _clock()

@@ -15,6 +15,7 @@ from tasks.core.stage import Job
 from tasks.formats.lora_file import EXPERTS_IN_OUT, EXPERTS_OUT_IN, OUT_IN
 from tasks.formats.safetensors_file import TensorEntry, read_entries, torch_dtype
 from tasks.formats.token_rows import TokenRow, read_token_rows
+from tasks.runtimes.loading import loading_beats
 from tasks.runtimes.nf4 import load_nf4
 from tasks.training import batches as train_batches
 from tasks.training import checkpoints, full_weights
@@ -53,7 +54,9 @@ def train(config: TrainConfig, job: Job) -> dict:
     for refusal in found.refused:
         print(f"train_lora: refused {refusal}", flush=True)
     dataset = train_batches.dataset_of(rows, config.completion_only_loss)
-    trainer = _trainer(config, job, _model(config, job, rows), dataset)
+    with loading_beats(job.beat, "the base to train"):
+        model = _model(config, job, rows)
+    trainer = _trainer(config, job, model, dataset)
     collated = train_batches.count_collated(trainer, rows, config.completion_only_loss)
     packs = _refuse_leaking_packs(trainer, config) if config.packing_tokens else None
     trained = trainer.train(resume_from_checkpoint=str(found.resume_from) if found.resume_from else None)

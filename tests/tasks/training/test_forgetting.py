@@ -12,9 +12,11 @@ from data_contracts.verdict import Verdict, failures
 from tasks.formats.token_rows import longest_completion_tokens, read_token_rows
 from tasks.recipes.signals import recipe as signals
 from tasks.runtimes.generation import Generation
+from tasks.train_lora import verify_adapter
 from tasks.training import forgetting
 from tasks.training.advice import Fit
 from tasks.training.config import ForgettingConfig
+from tasks.training.forgetting_checks import BOARD_FILE
 from tests.fixtures.tiny_chain import HELDOUT_ROWS, TRAIN_CONFIG, copy_of, edit_tensors, train_job
 
 WEIGHTS = "adapter_model.safetensors"
@@ -67,7 +69,7 @@ def test_the_probe_beats_by_name_and_cuts_where_the_training_answers_say(tiny_ad
     assert longest_completion_tokens(tiny_rows / "train.parquet") == longest_tokens
     limit_tokens = math.ceil(TRAIN_CONFIG.forgetting.probe_answer_ratio * longest_tokens)
     assert f"at {limit_tokens} tokens" in found["fraction of probed answers that are cut off"].detail
-    doing = list(dict.fromkeys(numbers["doing"] for _, _, numbers in beats))
+    doing = list(dict.fromkeys(numbers["doing"] for _, _, numbers in beats if numbers["unit"] != "tensors"))
     assert doing == [
         f"{what}, {which} model" for which in ("base", "tuned") for what in ("forgetting probe", "general text")
     ]
@@ -93,6 +95,17 @@ def test_a_recipe_whose_answers_carry_no_trace_is_not_asked_and_the_report_says_
     assert not (job.work / forgetting.ANSWERS_FILE).exists()
 
 
+def test_a_refusal_comes_with_a_board_that_its_message_names(tiny_adapter, tmp_path):
+    """What the verification of the stage writes, beside forgetting.jsonl."""
+    job = copy_of(tiny_adapter, tmp_path)
+    (board := job.work / BOARD_FILE).unlink()
+    config = TRAIN_CONFIG.model_copy(update={"forgetting": ForgettingConfig(probe_rows=4, min_probe_traces=17)})
+    found = {one.name: one for one in failures(verify_adapter(config, job))}
+    assert found and all(BOARD_FILE in one.fix for one in found.values())
+    text = board.read_text("utf-8")
+    assert text.count('class="sample"') == HELDOUT_ROWS and "? cannot tell" in text
+
+
 # How many prompts are answered: models that answer by heart, on a clock of the test's own.
 
 LOOPS = "mean fraction of repeated 4-grams in the traces"
@@ -109,7 +122,7 @@ def by_heart(monkeypatch, tiny_base, tiny_rows, tmp_path):
     def probe(looping: int, seconds: tuple[float, float] = (1, 1), config: ForgettingConfig = PROBE, **trained):
         done = {"base": 0, "tuned": 0}
 
-        def load_model(_folder, _dtype, adapter=None):
+        def load_model(_folder, _dtype, adapter=None, _beat=None):
             loads.append("base" if adapter is None else "tuned")
             return loads[-1]
 
