@@ -21,8 +21,8 @@ from data_contracts.verdict import Check, check, report
 from tasks.core.artifact import hash_folder, sha256_file
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import GateError
-from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.progress import UNIT, file_growth, named
+from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
 from tasks.formats.jsonl import read_lines
 from tasks.prompts import chat
