@@ -7,7 +7,8 @@ Verifies: it reloads; every B factor is finite and non-zero, or every layer move
           for; the steps run are the steps asked; the labels of collated batches are exactly the answers (or whole rows, where
           the loss is asked on them) and no token was lost; rows in a pack do not see one another; held-out loss is below the
           base's; nothing was forgotten: loss on general text, and number, length, repetition and conclusion of the traces,
-          stayed within bounds; a resume came from this fingerprint only.
+          stayed within bounds (what both models answered is in forgetting.html of the work folder); a resume came from this
+          fingerprint only.
 """
 
 from __future__ import annotations

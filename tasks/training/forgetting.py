@@ -90,34 +90,23 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job, tra
 
 def _judge_traces(probe: _Probe, base: _Side, tuned: _Side, trained: Trained) -> tuple[list[Check], str]:
     """Checks of the traces, over twice as many prompts each time until more rows would decide nothing; and the advice."""
-    config, job = probe.config, probe.job
-    budget_s, n_rows = probe_budget_s(config.max_probe_time_fraction, trained.training_s), config.probe_rows
-    rows, ids = _read(job, "train", _REFERENCE_ROWS)
-    read = load_recipe(job.recipe).probe().traces
-    taught = Measured.of(
-        read([probe.tokenizer.decode(row[start:-1]).removeprefix(probe.header) for row, start in ids], rows)
-    )
+    config, job, heldout_rows = probe.config, probe.job, len(probe.prompts)
+    budget_s = probe_budget_s(config.max_probe_time_fraction, trained.training_s)
+    taught, wanted = probe.taught(), min(config.probe_rows, heldout_rows)
     while True:
-        n_rows = min(n_rows, len(probe.prompts))
-        probe.extend(base, n_rows, budget_s / 2)
+        probe.extend(base, wanted, budget_s / 2)
         probe.extend(tuned, len(base.answers), budget_s / 2)
         answered = len(tuned.answers)
-        sides = [
-            (side, read([a.text for a in side.answers[:answered]], probe.rows[:answered])) for side in (base, tuned)
-        ]
-        before, after = (
-            Measured.of(traces, sum(a.stopped == "length" for a in side.answers[:answered])) for side, traces in sides
-        )
+        before, after = probe.measured(base, answered), probe.measured(tuned, answered)
         advice = _advice(trained, job, had_traces(config, before))
-        remedies = Remedies(advice, _how_to_get_more(answered, n_rows, len(probe.prompts), budget_s))
+        remedies = Remedies(advice, _how_to_get_more(answered, wanted, heldout_rows, budget_s))
         checks = judge(config, before, after, taught, probe.longest_tokens, probe.limit_tokens, remedies)
-        ended = answered < n_rows or answered == len(probe.prompts)
-        if ended or not more_rows_may_decide(checks, probe.longest_tokens, probe.limit_tokens):
+        may_decide = more_rows_may_decide(checks, probe.longest_tokens, probe.limit_tokens)
+        if not may_decide or answered < wanted or answered == heldout_rows:
             break
-        n_rows *= 2
-    _write_answers(job, probe.rows[:answered], *sides)
-    detail = f"of {len(probe.prompts)}; {base.spent_s + tuned.spent_s:.0f} s for answers, of {budget_s:.0f} s allowed"
-    return [*checks, report("held-out prompts probed", answered, detail=detail)], advice
+        wanted = min(2 * wanted, heldout_rows)
+    probe.write_answers(base, tuned, answered)
+    return [*checks, report("held-out prompts probed", answered, detail=f"of {heldout_rows} held-out rows")], advice
 
 
 def _advice(trained: Trained, job: Job, wrote_traces: bool) -> str:
@@ -135,22 +124,6 @@ def _how_to_get_more(answered: int, wanted: int, heldout: int, budget_s: float) 
     if answered == heldout:
         return f"All {heldout} held-out rows were probed: raise dataset.heldout_rows, or accept it by the limit"
     return f"{answered} of {heldout} held-out rows were probed: raise train.forgetting.probe_rows"
-
-
-def _write_answers(job: Job, rows: list[dict], *sides: tuple[_Side, list[Trace]]) -> None:
-    """A line for each prompt: its row, both answers, and what was noted about each."""
-    (base, base_traces), (tuned, tuned_traces) = sides
-    lines = [
-        {
-            "row": row,
-            "before": base.answers[i].text,
-            "after": tuned.answers[i].text,
-            "before_notes": _notes(base.answers[i], base_traces[i]),
-            "after_notes": _notes(tuned.answers[i], tuned_traces[i]),
-        }
-        for i, row in enumerate(rows)
-    ]
-    (job.work / ANSWERS_FILE).write_text(as_lines(lines), "utf-8")
 
 
 def _notes(answer: Generation, trace: Trace) -> list[str]:
@@ -219,6 +192,42 @@ class _Probe:
             side.general = general_losses(
                 model, self.tokenizer, named(self.job.beat, f"general text, {side.which} model")
             )
+
+    def measured(self, side: _Side, n_rows: int) -> Measured:
+        """The numbers of a model's first answers."""
+        answers = side.answers[:n_rows]
+        return Measured.of(self._traces(answers), sum(answer.stopped == "length" for answer in answers))
+
+    def taught(self) -> Measured:
+        """The numbers of the training rows' own answers."""
+        rows, ids = _read(self.job, "train", _REFERENCE_ROWS)
+        texts = [self.tokenizer.decode(row[start:-1]).removeprefix(self.header) for row, start in ids]
+        return Measured.of(load_recipe(self.job.recipe).probe().traces(texts, rows))
+
+    def write_answers(self, base: _Side, tuned: _Side, n_rows: int) -> None:
+        """A line for each prompt: its row, both answers, and what was noted about each."""
+        lines = [
+            {
+                "row": row,
+                "before": before.text,
+                "after": after.text,
+                "before_notes": _notes(before, before_trace),
+                "after_notes": _notes(after, after_trace),
+            }
+            for row, before, after, before_trace, after_trace in zip(
+                self.rows[:n_rows],
+                base.answers[:n_rows],
+                tuned.answers[:n_rows],
+                self._traces(base.answers[:n_rows]),
+                self._traces(tuned.answers[:n_rows]),
+                strict=True,
+            )
+        ]
+        (self.job.work / ANSWERS_FILE).write_text(as_lines(lines), "utf-8")
+
+    def _traces(self, answers: list[Generation]) -> list[Trace]:
+        """The traces of answers to the first prompts."""
+        return load_recipe(self.job.recipe).probe().traces([a.text for a in answers], self.rows[: len(answers)])
 
     def _next_block(self, side: _Side, n_rows: int, allowed_s: float) -> list[TokenRow]:
         """The prompts that are answered next; none when all are, or when they would not end in time."""
