@@ -162,7 +162,7 @@ def _parity_checks(
     beat: Beat,
 ) -> list[Check]:
     """Compare logits one sequence at a time: only one is in memory, and the model computes each once."""
-    model = hf_model.load_model(merged_dir, "float32")
+    model = hf_model.load_model(merged_dir, "float32", beat=beat)
     sequences = parity_sequences(chats, config.parity_context_tokens, context_tokens, config.parity_chats)
     parities = {name: Parity() for name in engines}
     for done, ids in enumerate(sequences):

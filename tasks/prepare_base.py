@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ArtifactError, ConfigError, TransientError, explain_os_error
+from tasks.core.progress import UNIT, file_growth, named
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
 from tasks.formats import mxfp4, safetensors_file
@@ -96,13 +97,15 @@ def _download(config: BaseConfig, job: Job) -> dict:
     folder = _packed_folder(job) if config.dequantise else job.out
     try:
         commit = HfApi().model_info(model_id, revision=config.revision).sha
-        snapshot_download(
-            model_id,
-            revision=commit,
-            local_dir=folder,
-            allow_patterns=_WANTED_FILES,
-            ignore_patterns=_OTHER_FORMATS,
-        )
+        fetched = named(job.beat, f"download of {model_id}")
+        with file_growth(folder, lambda size_bytes: fetched(size_bytes, 0, {UNIT: "bytes"})):
+            snapshot_download(
+                model_id,
+                revision=commit,
+                local_dir=folder,
+                allow_patterns=_WANTED_FILES,
+                ignore_patterns=_OTHER_FORMATS,
+            )
     except RevisionNotFoundError:
         raise ConfigError(
             f"prepare_base: {config.model_id} has no revision {config.revision!r}. Set base.revision."
@@ -173,7 +176,7 @@ def verify_base(config: BaseConfig, job: Job) -> list[Check]:
         ]
         if failures(checks):  # such a model does not load, or a sentence may hold an id that it lacks
             return checks
-        model = hf_model.load_model(job.out, hf_model.widest_dtype(job.out))
+        model = hf_model.load_model(job.out, hf_model.widest_dtype(job.out), beat=job.beat)
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight
     tied = bool(model.config.tie_word_embeddings)  # not from the file, which may leave an architecture's default out

@@ -21,6 +21,7 @@ from data_contracts.verdict import Check, check, report
 from tasks.core.artifact import hash_folder, sha256_file
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import GateError
+from tasks.core.progress import UNIT, file_growth, named
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
 from tasks.formats.jsonl import read_lines
@@ -137,7 +138,7 @@ def _push(config: PublishConfig, job: Job) -> dict:
     from tasks.release.hub import publish_to_hub
 
     assert config.hub_repo is not None, "called where a repository is named"
-    files = hash_folder(job.out)
+    files = hash_folder(job.out, job.beat)
     commit = publish_to_hub(
         job.out, files, config.hub_repo, private=config.private, commit_message="Release, verified from disk"
     )
@@ -222,7 +223,9 @@ def _hub_checks(config: PublishConfig, job: Job) -> list[Check]:
     cache = job.work / "hub-cache"
     shutil.rmtree(cache, ignore_errors=True)
     try:
-        checks = verify_published(commit, hash_folder(job.out), cache)
+        fetched = named(job.beat, "download of the published files")
+        with file_growth(cache, lambda size_bytes: fetched(size_bytes, 0, {UNIT: "bytes"})):
+            checks = verify_published(commit, hash_folder(job.out), cache)
         if all(one.verdict == "pass" for one in checks):
             checks += golden_checks(config, job, commit.snapshot(cache), "the Hub")
     finally:

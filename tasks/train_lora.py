@@ -7,7 +7,8 @@ Verifies: it reloads; every B factor is finite and non-zero, or every layer move
           for; the steps run are the steps asked; the labels of collated batches are exactly the answers (or whole rows, where
           the loss is asked on them) and no token was lost; rows in a pack do not see one another; held-out loss is below the
           base's; nothing was forgotten: loss on general text, and number, length, repetition and conclusion of the traces,
-          stayed within bounds; a resume came from this fingerprint only.
+          stayed within bounds (what both models answered is in forgetting.html of the work folder); a resume came from this
+          fingerprint only.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from data_contracts.verdict import Check
 from tasks.core.stage import Job, Stage, child_main
 from tasks.formats.token_rows import CONTRACT_FILE
 from tasks.formats.trained import LINEAGE
+from tasks.reports.forgetting_board import render_forgetting
 from tasks.training import adapter_checks, full_weights
 from tasks.training import trainer as lora_trainer
 from tasks.training.config import TrainConfig
-from tasks.training.forgetting import check_forgetting
+from tasks.training.forgetting import ANSWERS_FILE, Trained, check_forgetting
+from tasks.training.forgetting_checks import BOARD_FILE
 
 
 def train_lora(config: TrainConfig, job: Job) -> dict:
@@ -44,12 +47,16 @@ def verify_adapter(config: TrainConfig, job: Job) -> list[Check]:
     """Measure the written adapter; see the module's docstring."""
     outcome = json.loads((job.work / "outcome.json").read_text("utf-8"))
     lineage = json.loads((job.out / LINEAGE).read_text("utf-8"))
-    return [
+    checks = [
         *adapter_checks.check_run(outcome, lineage, job, config.completion_only_loss),
         *_check_weights(config, job),
-        *adapter_checks.check_behaviour(job),
-        *check_forgetting(config.forgetting, config.compute_dtype, job),
+        *adapter_checks.check_behaviour(found := adapter_checks.measure_behaviour(job)),
     ]
+    trained = Trained(found.base, found.tuned, outcome["training_s"])
+    forgetting = check_forgetting(config.forgetting, config.compute_dtype, job, trained)
+    if (answers := job.work / ANSWERS_FILE).is_file():
+        (job.work / BOARD_FILE).write_text(render_forgetting(job.recipe, answers, forgetting), "utf-8")
+    return [*checks, *forgetting]
 
 
 def _check_weights(config: TrainConfig, job: Job) -> list[Check]:

@@ -16,13 +16,14 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import ArtifactError, redact
+from tasks.core.progress import DOING, UNIT, Beat, silent
 
 _HASH_CHUNK_BYTES = 1 << 20
 _MANIFESTS = "manifests"
@@ -51,8 +52,11 @@ def canonical_json(value: object) -> str:
 _hash_memo: dict[tuple[int, int, int, int], str] = {}
 
 
-def sha256_file(path: Path) -> str:
-    """sha256 of a file, read in chunks; memoised in this process by (device, inode, size, mtime): a rename costs nothing."""
+def sha256_file(path: Path, read: Callable[[int], None] = lambda _: None) -> str:
+    """sha256 of a file, read in chunks; memoised in this process by (device, inode, size, mtime): a rename costs nothing.
+
+    `read`: called with the bytes of each chunk.
+    """
     stat = path.stat()
     memo_key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     if memo_key not in _hash_memo:
@@ -60,20 +64,27 @@ def sha256_file(path: Path) -> str:
         with path.open("rb") as file:
             while chunk := file.read(_HASH_CHUNK_BYTES):
                 digest.update(chunk)
+                read(len(chunk))
         _hash_memo[memo_key] = digest.hexdigest()
     return _hash_memo[memo_key]
 
 
-def hash_folder(folder: Path) -> dict[str, str]:
-    """Relative POSIX path -> sha256 of every file under a folder. Links that leave the folder are refused."""
-    files = {}
+def hash_folder(folder: Path, beat: Beat = silent) -> dict[str, str]:
+    """Relative POSIX path -> sha256 of every file under a folder. Links that leave the folder are refused. `beat`: by bytes."""
+    files, done_bytes = {}, 0
+
+    def read(chunk_bytes: int) -> None:
+        nonlocal done_bytes
+        done_bytes += chunk_bytes
+        beat(done_bytes, 0, {DOING: f"hashing {folder.name}", UNIT: "bytes"})
+
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
         if relative.split("/")[0] == _MANIFESTS or path.is_dir():
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ArtifactError(f"store: {relative} is a link that leads out of its folder. Replace it by the file.")
-        files[relative] = sha256_file(path)
+        files[relative] = sha256_file(path, read)
     return files
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.artifact import Store, content_digest, hash_folder, write_whole
+from tasks.core.progress import Beat, silent
 
 FOLDER, _RECORD = "made", "made.json"
 
@@ -36,10 +37,10 @@ class Finished(BaseModel):
     """Seconds and peak memory of the work."""
 
 
-def keep(out: Path, work: Path, kind: str, facts: dict, cost: dict) -> Path:
-    """Move finished files from `out` to the work folder and record them; returns where they lie now."""
+def keep(out: Path, work: Path, kind: str, facts: dict, cost: dict, beat: Beat = silent) -> Path:
+    """Move finished files from `out` to the work folder and record them; returns where they lie now. `beat`: bytes hashed."""
     made = work / FOLDER
-    files = hash_folder(out)
+    files = hash_folder(out, beat)
     out.rename(made)
     record = Finished(kind=kind, digest=content_digest(kind, files), files=files, facts=facts, cost=cost)
     write_whole(work / _RECORD, record.model_dump_json(indent=1))

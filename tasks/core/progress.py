@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def file_growth(path: Path, say: Callable[[int], None], every_s: float = 1.0) -> Iterator[None]:
-    """Say the size in bytes of a file that a call into C is writing, from a thread, for as long as it grows.
+    """Say the size in bytes of a file, or of all files under a folder, that a call is writing, from a thread, while it grows.
 
     The call has to let go of Python's lock, as ctypes does. A size that stands still is not said again: a hung call falls
     silent. The last size is always said.
@@ -114,7 +114,7 @@ def file_growth(path: Path, say: Callable[[int], None], every_s: float = 1.0) ->
         over = False
         while not over:
             over = ended.wait(every_s)
-            size_bytes = path.stat().st_size if path.exists() else 0
+            size_bytes = _size_bytes(path)
             if size_bytes != seen:
                 seen = size_bytes
                 say(size_bytes)
@@ -126,3 +126,12 @@ def file_growth(path: Path, say: Callable[[int], None], every_s: float = 1.0) ->
     finally:
         ended.set()
         thread.join()
+
+
+def _size_bytes(path: Path) -> int:
+    """What lies there now; 0 for what is not there. Files come and go while they are looked at."""
+    size_bytes = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(OSError):
+            size_bytes += file.lstat().st_size if file.is_file() and not file.is_symlink() else 0
+    return size_bytes

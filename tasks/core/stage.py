@@ -394,7 +394,7 @@ def _make_once(stage: Stage, config: BaseModel, job: Job, spec: dict) -> dict:
     _settle(stage)
     if not spec["is_made"]:
         facts, cost = make(stage, config, job)
-        finished.keep(job.out, job.work, spec["kind"], facts, cost)
+        finished.keep(job.out, job.work, spec["kind"], facts, cost, job.beat)
     record = finished.read(job.work)
     if record is None:
         raise errors.ArtifactError(f"{stage.name}: {job.work} holds no record of finished work. Run again.")

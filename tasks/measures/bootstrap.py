@@ -88,3 +88,33 @@ def _interval(values: np.ndarray, fraction: float, seed: int) -> tuple[float, fl
     picks = np.random.default_rng(seed).integers(0, len(values), size=(RESAMPLES, len(values)))
     ends = np.quantile(values[picks].mean(axis=1), [(1 - fraction) / 2, (1 + fraction) / 2])
     return round(float(ends[0]), 6), round(float(ends[1]), 6)
+
+
+def mean_interval(values: Sequence[float], interval_fraction: float, seed: int = 0) -> tuple[float, float]:
+    """Percentile-bootstrap interval of a mean, over at least one value."""
+    import numpy as np
+
+    return _interval(np.asarray(values, dtype=float), interval_fraction, seed)
+
+
+def median_interval(values: Sequence[float], interval_fraction: float, seed: int = 0) -> tuple[float, float]:
+    """Percentile-bootstrap interval of a median, over at least one value."""
+    import numpy as np
+
+    known = np.asarray(values, dtype=float)
+    picks = np.random.default_rng(seed).integers(0, len(known), size=(RESAMPLES, len(known)))
+    ends = np.quantile(np.median(known[picks], axis=1), [(1 - interval_fraction) / 2, (1 + interval_fraction) / 2])
+    return round(float(ends[0]), 6), round(float(ends[1]), 6)
+
+
+def share_interval(count: int, of: int, interval_fraction: float) -> tuple[float, float]:
+    """Exact interval of a share, `count` out of `of` independent answers, at least one: never narrower than it claims.
+
+    Source: Clopper and Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial".
+    """
+    from scipy.stats import beta
+
+    tail = (1 - interval_fraction) / 2
+    low = beta.ppf(tail, count, of - count + 1) if count else 0.0
+    high = beta.ppf(1 - tail, count + 1, of - count) if count < of else 1.0
+    return round(float(low), 6), round(float(high), 6)

@@ -214,8 +214,8 @@ def _measure(job: Job, trained: Trained, probes: list[list[int]], dtype: str, ap
 
     base_folder, noise = job.inputs["base"], []
     with hf_model.quiet():
-        wanted = _all_logits(hf_model.load_model(base_folder, adapter=job.inputs["adapter"]), probes)
-        model = hf_model.load_model(base_folder)
+        wanted = _all_logits(hf_model.load_model(base_folder, adapter=job.inputs["adapter"], beat=job.beat), probes)
+        model = hf_model.load_model(base_folder, beat=job.beat)
         alone = _all_logits(model, probes)
         exact_weights = _move_weights(model, trained)
         merged_in_float32 = _all_logits(model, probes)
@@ -223,8 +223,8 @@ def _measure(job: Job, trained: Trained, probes: list[list[int]], dtype: str, ap
             _round_at_random(model, exact_weights, dtype, seed=draw)
             noise.append(apart(_all_logits(model, probes), wanted))
         del model, exact_weights
-        written = _all_logits(hf_model.load_model(job.out), probes)
-        native = hf_model.load_model(job.out, dtype=dtype)
+        written = _all_logits(hf_model.load_model(job.out, beat=job.beat), probes)
+        native = hf_model.load_model(job.out, dtype=dtype, beat=job.beat)
         bad = sum(int((~torch.isfinite(hf_model.logits(native, ids))).sum()) for ids in probes)
     return _Distances(
         before_cast=apart(merged_in_float32, wanted),

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import ArtifactError
-from tasks.core.progress import Beat, silent
+from tasks.core.progress import UNIT, Beat, silent
 from tasks.formats.safetensors_file import read_folder
 from tasks.formats.trained import is_adapter
 from tasks.runtimes.generation import SMALL_BYTES, Generation, token_beat
+from tasks.runtimes.loading import loading_beats
 
 if TYPE_CHECKING:
     import torch
@@ -102,11 +103,13 @@ def _loadable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None) -> PreTrainedModel:
+def load_model(
+    folder: Path, dtype: str = "float32", adapter: Path | None = None, beat: Beat = silent
+) -> PreTrainedModel:
     """A causal model from safetensors, in eval mode, on the card if it fits there.
 
     `adapter`: what train_lora made on this base. An adapter goes on top, and one whose keys do not all match is an error, not
-    a warning; a whole model takes the base's place.
+    a warning; a whole model takes the base's place. `beat`: each tensor.
 
     Raises:
         ArtifactError: a pickle, a truncated or missing file, weights missing or left over, adapter keys that match nothing.
@@ -115,9 +118,9 @@ def load_model(folder: Path, dtype: str = "float32", adapter: Path | None = None
     from transformers import AutoModelForCausalLM
 
     if adapter is not None and not is_adapter(adapter):
-        return load_model(adapter, dtype)
+        return load_model(adapter, dtype, beat=beat)
     weights = _parameters(folder)
-    with _loadable(folder):
+    with _loadable(folder), loading_beats(beat, "the model"):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -195,20 +198,32 @@ def logits(model: PreTrainedModel, ids: Sequence[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([list(ids)], device=model.device)).logits[0].float().cpu()
 
 
-def completion_loss(model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], batch_rows: int = 32) -> float:
+def completion_loss(
+    model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], batch_rows: int = 32, beat: Beat = silent
+) -> float:
     """Mean cross-entropy, in nats a token, of the completions of (ids, prompt length in tokens) pairs."""
-    losses = completion_losses(model, rows, batch_rows)
+    losses = completion_losses(model, rows, batch_rows, beat)
     return sum(nats for nats, _ in losses) / max(sum(tokens for _, tokens in losses), 1)
 
 
 def completion_losses(
-    model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], batch_rows: int = 32
+    model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], batch_rows: int = 32, beat: Beat = silent
 ) -> list[tuple[float, int]]:
     """(cross-entropy in nats, tokens) of the completion of each (ids, prompt length in tokens) pair, in their order."""
+    return [(float(nats.double().sum()), len(nats)) for nats in completion_nats(model, rows, batch_rows, beat)]
+
+
+def completion_nats(
+    model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], batch_rows: int = 32, beat: Beat = silent
+) -> list[torch.Tensor]:
+    """Cross-entropy in nats of each completion token, float32 of shape (tokens,), for each (ids, prompt length in tokens) pair.
+
+    In the order of the rows. The first token of a sequence has nothing before it and is left out. `beat`: after each batch.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
-    found: dict[int, tuple[float, int]] = {}
+    found: dict[int, torch.Tensor] = {}
     longest = max((len(ids) for ids, _ in rows), default=1)
     fit = _LOGITS_BYTES // (4 * longest * model.config.get_text_config().vocab_size)
     by_length = sorted(enumerate(rows), key=lambda row: len(row[1][0]))
@@ -224,9 +239,9 @@ def completion_losses(
         with torch.inference_mode():
             out = model(input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
         wanted = labels[:, 1:]
-        nats = cross_entropy(out[:, :-1].transpose(1, 2), wanted, ignore_index=-100, reduction="none").double().sum(1)
-        counts = (wanted != -100).sum(1)
-        found |= {place: (float(nats[i]), int(counts[i])) for i, (place, _) in enumerate(batch)}
+        nats = cross_entropy(out[:, :-1].transpose(1, 2), wanted, ignore_index=-100, reduction="none")
+        found |= {place: nats[i][wanted[i] != -100] for i, (place, _) in enumerate(batch)}
+        beat(len(found), len(rows), {UNIT: "rows"})
     return [found[place] for place in range(len(rows))]
 
 

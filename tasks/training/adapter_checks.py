@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
+from tasks.core.progress import Beat, named
 from tasks.core.stage import Job
 from tasks.formats.lora_file import read_adapter
-from tasks.formats.token_rows import read_token_rows
+from tasks.formats.token_rows import TokenRow, read_token_rows
 from tasks.prompts.prompt_digest import contract_digest
 from tasks.runtimes import hf_model
+from tasks.training.advice import Fit
 from tasks.training.batches import check_collated
 from tasks.training.memory import report_memory
 from tasks.training.targets import matches
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+_FIT_ROWS = 32
+"""Training rows whose loss is measured: a forward pass each, of two models."""
 
 
 def check_run(outcome: dict, lineage: dict, job: Job, completion_only: bool = True) -> list[Check]:
@@ -102,30 +115,73 @@ def expected_modules(
     return linear | {name.removesuffix(".weight") for name in parameters if matches(name, target_parameters)}
 
 
-def check_behaviour(job: Job) -> list[Check]:
-    """Held-out loss fell and logits moved: the base and the trained model side by side, one in memory at a time."""
+@dataclass(frozen=True)
+class Behaviour:
+    """What base and trained model do on gold rows."""
+
+    base: Fit
+    tuned: Fit
+    largest_logit_difference: float
+    heldout_rows: int
+
+
+def measure_behaviour(job: Job) -> Behaviour:
+    """The base and the trained model side by side on gold rows, one in memory at a time."""
     heldout = read_token_rows(job.inputs["rows"] / "heldout.parquet")
-    with hf_model.quiet():
-        dtype = hf_model.widest_dtype(job.inputs["base"])
-        model = hf_model.load_model(job.inputs["base"], dtype)
-        base_loss, before = hf_model.completion_loss(model, heldout), hf_model.logits(model, heldout[0][0])
-        del model
-        model = hf_model.load_model(job.inputs["base"], dtype, adapter=job.out)
-        tuned_loss, after = hf_model.completion_loss(model, heldout), hf_model.logits(model, heldout[0][0])
-    moved = (after - before).abs().max().item()
+    train = read_token_rows(job.inputs["rows"] / "train.parquet", _FIT_ROWS)
+    dtype = hf_model.widest_dtype(job.inputs["base"])
+
+    def measured(which: str, adapter: Path | None) -> tuple[Fit, torch.Tensor]:
+        with hf_model.quiet():
+            model = hf_model.load_model(job.inputs["base"], dtype, adapter, job.beat)
+        beat = named(job.beat, f"loss on gold rows, {which} model")
+        return _fit(model, train, heldout, beat), hf_model.logits(model, heldout[0][0])
+
+    base, before = measured("base", None)
+    tuned, after = measured("tuned", job.out)
+    return Behaviour(base, tuned, (after - before).abs().max().item(), len(heldout))
+
+
+def _fit(model: PreTrainedModel, train: Sequence[TokenRow], heldout: Sequence[TokenRow], beat: Beat) -> Fit:
+    import torch
+
+    nats = hf_model.completion_nats(model, [*train, *heldout], beat=beat)
+    seen, unseen = nats[: len(train)], nats[len(train) :]
+    ends = [math.exp(-row[-1].item()) for row in unseen if len(row)]
+    return Fit(
+        train_nats=float(torch.cat(seen).double().mean()),
+        heldout_nats=float(torch.cat(unseen).double().mean()),
+        end_probability=fmean(ends) if ends else 0.0,
+    )
+
+
+def check_behaviour(found: Behaviour) -> list[Check]:
+    """Held-out loss fell and logits moved."""
+    base, tuned = found.base, found.tuned
     return [
         check(
             "held-out loss",
-            tuned_loss,
+            tuned.heldout_nats,
             "<",
-            base_loss,
+            base.heldout_nats,
             unit="nats a token",
-            detail=f"base {base_loss:.4f}, {len(heldout)} rows",
+            detail=f"base {base.heldout_nats:.4f}, {found.heldout_rows} rows",
             fix="The adapter learned nothing that holds on new rows: check the data, then the learning rate",
+        ),
+        report(
+            "loss on training rows",
+            tuned.train_nats,
+            unit="nats a token",
+            detail=f"base {base.train_nats:.4f}, the first {_FIT_ROWS} rows at most",
+        ),
+        report(
+            "mean probability of the end token where held-out gold answers end",
+            tuned.end_probability,
+            detail=f"base {base.end_probability:.4f}",
         ),
         check(
             "largest logit difference that the adapter makes",
-            moved,
+            found.largest_logit_difference,
             ">",
             1e-3,
             fix="Its keys match nothing in the base",

@@ -17,7 +17,11 @@ class ForgettingConfig(Settings):
     """
 
     probe_rows: int = Field(default=24, ge=1)
-    """Held-out prompts that base and base+adapter answer, greedily."""
+    """Held-out prompts that base and base+adapter answer, greedily; twice as many, up to all, while a number beyond its limit
+    could still lie there by chance, and max_probe_time_fraction allows it."""
+    max_probe_time_fraction: float = Field(default=0.5, gt=0)
+    """Most time that the answers of both models may take, as a fraction of the training's; a minute is always allowed, and
+    min_probe_traces prompts are always answered. Measured without it on SmolLM2-135M: 26 minutes after 17 of training."""
     probe_answer_ratio: float = Field(default=2.0, gt=1)
     """Longest answer to a probed prompt, as a multiple of the longest answer of the training rows in tokens; at least 32
     tokens, at most what the context leaves. A healthy model stays near what it was taught (max_trace_length_ratio), and more

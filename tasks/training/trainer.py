@@ -15,6 +15,7 @@ from tasks.core.stage import Job
 from tasks.formats.lora_file import EXPERTS_IN_OUT, EXPERTS_OUT_IN, OUT_IN
 from tasks.formats.safetensors_file import TensorEntry, read_entries, torch_dtype
 from tasks.formats.token_rows import TokenRow, read_token_rows
+from tasks.runtimes.loading import loading_beats
 from tasks.runtimes.nf4 import load_nf4
 from tasks.training import batches as train_batches
 from tasks.training import checkpoints, full_weights
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 def train(config: TrainConfig, job: Job) -> dict:
     """Train and save; returns steps asked and run, where it resumed, what was refused, and what the collator made.
+
+    `training_s` of it: seconds of all steps, at the pace of those that ran now where it resumed.
 
     Raises:
         ConfigError: Unsloth is asked for and not installed; a target is not in the base; the card's memory is too small.
@@ -51,17 +54,21 @@ def train(config: TrainConfig, job: Job) -> dict:
     for refusal in found.refused:
         print(f"train_lora: refused {refusal}", flush=True)
     dataset = train_batches.dataset_of(rows, config.completion_only_loss)
-    trainer = _trainer(config, job, _model(config, job, rows), dataset)
+    with loading_beats(job.beat, "the base to train"):
+        model = _model(config, job, rows)
+    trainer = _trainer(config, job, model, dataset)
     collated = train_batches.count_collated(trainer, rows, config.completion_only_loss)
     packs = _refuse_leaking_packs(trainer, config) if config.packing_tokens else None
-    trainer.train(resume_from_checkpoint=str(found.resume_from) if found.resume_from else None)
+    trained = trainer.train(resume_from_checkpoint=str(found.resume_from) if found.resume_from else None)
     _save(config, trainer, job)
+    steps_now = trainer.state.global_step - found.step
     return {
         "engine": config.engine,
         "method": config.method,
         "steps_asked": math.ceil(_steps_per_epoch(config, len(trainer.train_dataset)) * config.epochs),
         "steps_run": trainer.state.global_step,
-        "steps_run_now": trainer.state.global_step - found.step,
+        "steps_run_now": steps_now,
+        "training_s": round(trained.metrics["train_runtime"] * trainer.state.global_step / max(steps_now, 1), 3),
         "resumed_from_step": found.step,
         "refused_checkpoints": found.refused,
         "sequences": len(trainer.train_dataset),

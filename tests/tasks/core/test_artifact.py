@@ -95,3 +95,14 @@ def test_secrets_do_not_reach_a_manifest(tmp_path, monkeypatch):
         artifact = store.publish("thing", KEY, folder, {"note": "used hf_abcdefghijklmnopqrstuvwx"})
     assert "abcdefghij" not in json.dumps(store.manifest(artifact))
     assert store.problems(artifact) == []
+
+
+def test_hashing_beats_by_bytes_and_says_nothing_where_nothing_is_read(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.bin").write_bytes(b"a" * (3 << 20))
+    (tmp_path / "deep" / "b.bin").write_bytes(b"b" * 5)
+    beats = []
+    first = hash_folder(tmp_path, lambda *beat: beats.append(beat))
+    assert [done for done, _, _ in beats] == [1 << 20, 2 << 20, 3 << 20, (3 << 20) + 5]
+    assert {numbers["unit"] for _, _, numbers in beats} == {"bytes"}
+    assert hash_folder(tmp_path, lambda *beat: beats.append(beat)) == first and len(beats) == 4

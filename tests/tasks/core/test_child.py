@@ -102,6 +102,18 @@ def test_two_that_stand_still_do_not_pass_for_a_step_by_taking_turns():
     assert moves.moved({**turns[0], "done": 4}) and moves.still == 0
 
 
+def test_a_last_beat_that_is_said_again_is_no_movement(tmp_path):
+    """As a finished count that a hung step repeats: "9 of 9 tensors" for ever."""
+    moves = Moves()
+    last = {"done": 9, "total": 9, "numbers": {"doing": "loading the model", "unit": "tensors"}}
+    assert [moves.moved(last) for _ in range(4)] == [True, False, False, False] and moves.still == 3
+    body = BEATS + "while True:\n    beat(9, 9, {'doing': 'loading the model'}); time.sleep(0.25)\n"
+    with pytest.raises(
+        ChildError, match=r"no progress for 2 s \(\d+ beats that changed nothing\)\. Last seen: loading"
+    ):
+        run_child(script(tmp_path, body), tmp_path, Watch(wall_clock_s=30, no_progress_s=2))
+
+
 def test_the_first_beat_of_a_label_and_the_last_of_a_count_are_written_and_few_between(tmp_path):
     beat = beat_file(tmp_path / "beats.jsonl")
     for done in range(1, 101):

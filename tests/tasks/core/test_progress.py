@@ -61,6 +61,17 @@ def test_counts_side_by_side_are_one_count_that_never_falls():
     assert seen[-1] == (6, 30, {"unit": "tokens", "doing": "answers of two"})
 
 
+def test_the_files_of_a_folder_are_said_together_while_one_grows(tmp_path):
+    sizes = []
+    (tmp_path / "part" / "deep").mkdir(parents=True)
+    (tmp_path / "config.json").write_bytes(b"x" * 7)
+    with file_growth(tmp_path, sizes.append, every_s=0.02):
+        for done in (100, 200, 300):
+            (tmp_path / "part" / "deep" / "shard.incomplete").write_bytes(b"x" * done)
+            time.sleep(0.2)
+    assert sizes == sorted(set(sizes)) and {107, 207, 307} <= set(sizes)
+
+
 def test_a_file_is_said_while_it_grows_and_not_when_it_stands_still(tmp_path):
     sizes = []
     with file_growth(tmp_path / "out", sizes.append, every_s=0.02), (tmp_path / "out").open("wb", buffering=0) as file:

@@ -13,8 +13,15 @@ from tasks.recipes.signals import nano_rows as signals_world
 from tasks.recipes.signals import probes as signals_probe
 from tasks.recipes.signals import recipe as signals
 from tasks.training.config import ForgettingConfig
-from tasks.training.forgetting import ANSWERS_FILE
-from tasks.training.forgetting_checks import Measured, check_general_loss, judge, repetition
+from tasks.training.forgetting_checks import (
+    BOARD_FILE,
+    Measured,
+    Remedies,
+    check_general_loss,
+    judge,
+    more_rows_may_decide,
+    repetition,
+)
 
 ONE = "fraction of probed answers with exactly one well-formed trace"
 CUT = "fraction of probed answers that are cut off"
@@ -79,7 +86,7 @@ def test_the_hand_written_examples_pass_too():
     assert told.concluding >= CONFIG.min_probe_traces
 
 
-# Each sabotage spoils a quarter of the answers, or all where the measure is a mean or a median over them.
+# Each sabotage spoils a third or a half of the answers, or all where the measure is a mean or a median over them.
 
 
 def second_trace(answer: str) -> str:
@@ -133,15 +140,15 @@ def rambling(trace: str) -> str:
 
 
 SABOTAGE = {
-    "two traces": (second_trace, 4, ONE, "18 of 24 after"),
-    "a trace that is never closed": (never_closed, 4, ONE, "24 of 24 before, 18 of 24 after"),
-    "no trace at all": (no_trace, 4, ONE, "18 of 24 after"),
-    "an empty trace": (empty_trace, 4, ONE, "18 of 24 after"),
+    "two traces": (second_trace, 3, ONE, "16 of 24 after; 95 % interval 0.4468 to 0.8437"),
+    "a trace that is never closed": (never_closed, 3, ONE, "24 of 24 before, 16 of 24 after"),
+    "no trace at all": (no_trace, 3, ONE, "16 of 24 after"),
+    "an empty trace": (empty_trace, 3, ONE, "16 of 24 after"),
     "an answer against its trace": (
         turned_sign,
-        4,
+        2,
         AGREES,
-        "24 of 24 before, 18 of 24 after, 48 of 48 in the training rows",
+        "24 of 24 before, 12 of 24 after, 48 of 48 in the training rows",
     ),
     "an answer that is two answers": (called_noise, 1, AGREES, "24 of 24 before, 8 of 24 after"),
     "loops": (in_the_trace(loop), 1, LOOPS, "0 before, 0.4"),
@@ -159,14 +166,14 @@ def test_each_loss_fails_its_check_and_no_other(what):
     assert not_passed(found) == {broken: Verdict.FAIL}
     sentence = found[broken].sentence()
     assert said in sentence
-    assert "lower train.learning_rate or train.epochs" in sentence and ANSWERS_FILE in sentence
+    assert "lower train.learning_rate or train.epochs" in sentence and BOARD_FILE in sentence
 
 
 @pytest.mark.parametrize(
     ("knob", "value", "what"),
     [
-        ("max_trace_loss_fraction", 0.3, "two traces"),
-        ("min_agreement_fraction", 0.7, "an answer against its trace"),
+        ("max_trace_loss_fraction", 0.6, "two traces"),
+        ("min_agreement_fraction", 0.5, "an answer against its trace"),
         ("max_repetition_fraction", 0.6, "loops"),
         ("max_trace_length_ratio", 3.0, "one sentence"),
         ("max_trace_length_ratio", 4.0, "rambling"),
@@ -179,10 +186,10 @@ def test_each_limit_is_read(knob, value, what):
 
 
 def test_answers_that_never_end_fail():
-    found = judged(healthy(), cut_off=6)
+    found = judged(healthy(), cut_off=8)
     assert not_passed(found) == {CUT: Verdict.FAIL}
-    assert "0 of 24 before, 6 of 24 after, at 300 tokens" in found[CUT].sentence()
-    assert not not_passed(judged(healthy(), cut_off=6, config=ForgettingConfig(max_cut_off_fraction=0.25)))
+    assert "0 of 24 before, 8 of 24 after, at 300 tokens" in found[CUT].sentence()
+    assert not not_passed(judged(healthy(), cut_off=8, config=ForgettingConfig(max_cut_off_fraction=0.34)))
 
 
 def test_a_model_that_lost_everything_fails_by_every_number_it_still_has():
@@ -246,14 +253,84 @@ def test_no_bound_is_tighter_than_what_the_base_does():
 
 def test_a_base_that_contradicts_itself_sets_the_bound():
     base = [turned_sign(one) if i % 2 == 0 else one for i, one in enumerate(healthy())]
-    some = [turned_sign(one) if i % 4 == 0 else one for i, one in enumerate(healthy())]
-    assert not not_passed(judged(some, before=base))
-    assert not_passed(judged(some)) == {AGREES: Verdict.FAIL}
+    assert not not_passed(judged(base, before=base))
+    assert not_passed(judged(base)) == {AGREES: Verdict.FAIL}
+
+
+# What lies within its own uncertainty of a limit.
+
+
+def two_loop(n_rows: int, looping: int) -> list[str]:
+    """Answers of which some loop all the way, as a nano model of another seed did."""
+    rows = signals_world.nano_rows(n_rows, n_rows, 42)[1]
+    endless = in_the_trace(lambda trace: "YES or NO " * 60)
+    return [endless(one) if i < looping else one for i, one in enumerate(healthy(rows))]
+
+
+def test_two_looping_answers_of_24_are_no_proof_and_more_rows_decide_both_ways():
+    """Seen: 0.0846 over 24 answers, limit 0.05, refused as too aggressive."""
+    found = judged(two_loop(24, 2))
+    assert found[LOOPS].measured == pytest.approx(0.083, abs=0.003)
+    assert found[LOOPS].verdict is Verdict.CANNOT_TELL
+    assert "95 % interval 0 to " in found[LOOPS].sentence()
+    assert "aggressive" not in found[LOOPS].sentence() and "Raise train.forgetting.probe_rows" in found[LOOPS].fix
+
+    def at(n_rows: int, looping: int) -> Verdict:
+        rows = signals_world.nano_rows(n_rows, n_rows, 42)[1]
+        base, tuned = numbers(healthy(rows), rows), numbers(two_loop(n_rows, looping), rows)
+        checks = judge(CONFIG, base, tuned, base, LONGEST_TOKENS, LIMIT_TOKENS)
+        return by_name(checks)[LOOPS].verdict
+
+    assert (at(96, 2), at(96, 6), at(96, 14)) == (Verdict.PASS, Verdict.CANNOT_TELL, Verdict.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "concluding", "verdict"),
+    [
+        (3, 6, Verdict.CANNOT_TELL),  # seen: refused, though six cannot tell
+        (0, 7, Verdict.CANNOT_TELL),  # beyond the limit with its whole interval, and still too few
+        (7, 7, Verdict.CANNOT_TELL),
+        (5, 8, Verdict.CANNOT_TELL),  # enough, interval 0.24 to 0.91
+        (3, 8, Verdict.FAIL),  # 0.09 to 0.76
+        (7, 8, Verdict.PASS),
+        (18, 24, Verdict.CANNOT_TELL),
+        (12, 24, Verdict.FAIL),
+    ],
+)
+def test_the_traces_that_conclude_decide_when_there_are_enough_of_them(agreeing, concluding, verdict):
+    vague = in_the_trace(lambda trace: trace.replace("The chance of YES", "The picture"))
+    answers = [
+        one if i < agreeing else turned_sign(one) if i < concluding else vague(one) for i, one in enumerate(healthy())
+    ]
+    found = judged(answers)
+    assert found[AGREES].verdict is verdict
+    sentence = found[AGREES].sentence()
+    few = f"cannot tell: {concluding} to judge by, at least 8 needed"
+    assert (few in sentence) == (concluding < CONFIG.min_probe_traces)
+    assert ("too aggressive" in sentence) == (verdict is Verdict.FAIL)
+
+
+def test_a_refusal_carries_the_advice_it_is_given_and_a_doubt_the_way_to_more_rows():
+    remedies = Remedies(refused="ADVICE", more_rows="ROWS")
+    base = numbers(healthy())
+    spoiled = [second_trace(one) if i % 2 == 0 else one for i, one in enumerate(healthy())]
+    checks = by_name(judge(CONFIG, base, numbers(spoiled, cut_off=4), base, LONGEST_TOKENS, LIMIT_TOKENS, remedies))
+    assert checks[ONE].fix.startswith("ADVICE. What both") and checks[CUT].fix.endswith(f"ROWS. {checks[ONE].fix[8:]}")
+
+
+def test_further_rows_are_worth_their_time_only_where_they_may_decide():
+    undecided, refused, passed = judged(healthy(), cut_off=4), judged(healthy(), cut_off=24), judged(healthy())
+    assert more_rows_may_decide(list(undecided.values()), LONGEST_TOKENS, LIMIT_TOKENS)
+    assert not more_rows_may_decide(list(passed.values()), LONGEST_TOKENS, LIMIT_TOKENS)
+    assert not more_rows_may_decide([*undecided.values(), *refused.values()], LONGEST_TOKENS, LIMIT_TOKENS)
+    assert not more_rows_may_decide(list(undecided.values()), LIMIT_TOKENS, LIMIT_TOKENS), "no answer had space to end"
 
 
 @pytest.mark.parametrize(
     ("after", "verdict"),
     [
+        ([3.5, 3.4, 3.5, 3.4], Verdict.PASS),
+        ([3.1, 3.0, 3.1, 4.0], Verdict.PASS),  # within the limit, though its interval is not
         ([3.1, 3.2, 3.1, 3.2], Verdict.PASS),
         ([5.1, 5.2, 5.1, 5.2], Verdict.FAIL),
         ([3.1, 3.0, 3.1, 5.0], Verdict.CANNOT_TELL),  # one passage alone: 0.55 in the mean

@@ -91,6 +91,9 @@ def test_the_merge_is_the_cast_and_nothing_else(merged, trained):
 def test_untied_weights_and_several_shards_are_written_as_they_were(tmp_path, tiny_rows, monkeypatch):
     base = make_tiny_model(tmp_path / "untied", hidden_size=64, context_tokens=2048, tie=False)
     monkeypatch.setitem(full_weights.model_folder.write_like.__kwdefaults__, "max_shard_bytes", 1 << 16)
+    monkeypatch.setattr(
+        "tasks.train_lora.check_forgetting", lambda *_: []
+    )  # whether a random model writes traces is luck
     made = make_adapter(train_job(tmp_path, base, tiny_rows), CONFIG.model_copy(update={"epochs": 1.0}))
     assert len(list(made.out.glob("model-*.safetensors"))) > 3
     assert make_merged(merge_job(tmp_path, base, tiny_rows, made.out)).outcome["facts"]["tensors"] == 25
@@ -102,7 +105,7 @@ class Crash(Exception):
 
 def test_an_interrupted_run_ends_bit_equal_to_an_unbroken_one(trained, tiny_base, tiny_rows, tmp_path):
     def beat(done: int, total: int, numbers: dict) -> None:
-        if done == 8:
+        if done == 8 and numbers["unit"] == "steps":
             raise Crash
 
     job = train_job(tmp_path, tiny_base, tiny_rows)
