@@ -10,17 +10,17 @@ from data_contracts.paths import CONTRACTS_FOLDER
 from data_contracts.rows.rows_file import read_rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def examples() -> Path:
     return CONTRACTS_FOLDER / "signals" / "examples"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gold(examples: Path) -> pl.DataFrame:
     return read_rows(examples / "gold.jsonl")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def limits() -> Limits:
     return load_limits("signals")
 

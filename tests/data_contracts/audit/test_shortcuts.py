@@ -224,6 +224,7 @@ def test_a_batch_that_gives_noise_away_fails_and_is_named(view, limits):
     assert "source batch 'chaff'" in found.detail
 
 
+@pytest.mark.slow
 def test_chance_exceeds_its_own_limit_as_often_as_stated(view, limits):
     """The rule's false alarms: gold's noise labels dealt at random 100 times. Five of 100 are beyond a level of 0.05 by luck
     (11 or more: one time in a hundred)."""
