@@ -13,6 +13,7 @@ from data_contracts.validation.page import SHOWN_BATCHES, SHOWN_RULES, _round_st
 from data_contracts.validation.validate import validate_file
 from data_contracts.verdict import Verdict
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 VOID = {"meta", "link", "br"}
 ATTACK = '<script>alert("x")</script><img src=//evil.example/x onerror=alert(1)>'
 

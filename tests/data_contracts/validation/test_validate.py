@@ -17,6 +17,7 @@ from data_contracts.rows.findings import format_table, write_rejected
 from data_contracts.validation.validate import validate_file
 from data_contracts.verdict import Verdict
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 ROOT = Path(__file__).resolve().parents[3]
 
 
