@@ -44,9 +44,12 @@ def accuracy_and_chance(features: np.ndarray, target: np.ndarray, level: float) 
     small = len(codes) < PERMUTED_BELOW_ROWS
     labels = np.column_stack([codes, *(random.permutation(codes) for _ in range(PERMUTED if small else 0))])
     repeats = max(1, min(MAX_REPEATS, FITTED_ROWS // len(codes)))
-    found = np.mean([_accuracies(values, labels, _folds(len(codes), random)) for _ in range(repeats)], axis=0)
-    z = NormalDist().inv_cdf(1 - level)
+    indicators = (labels[:, :, None] == np.arange(len(classes))).astype(np.float64)
     sizes = np.bincount(codes)
+    found = np.mean(
+        [_accuracies(values, indicators, sizes, _folds(len(codes), random)) for _ in range(repeats)], axis=0
+    )
+    z = NormalDist().inv_cdf(1 - level)
     chance = 1 / len(classes)
     spread = float(found[1:].std(ddof=1)) if small else (chance * (1 - chance) * (1 / sizes).sum()) ** 0.5 / len(sizes)
     return float(found[0]), (float(found[1:].mean()) if small else chance) + z * spread
@@ -63,21 +66,40 @@ def _folds(rows: int, random: np.random.Generator) -> np.ndarray:
     return random.permutation(rows) % FOLDS
 
 
-def _accuracies(values: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Balanced accuracy of each column of `labels` (rows, labellings), each row guessed by the folds that it is not in."""
+def _accuracies(values: np.ndarray, indicators: np.ndarray, sizes: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Balanced accuracy of each labelling, each row guessed by the folds that it is not in.
+
+    `indicators`: (rows, labellings, classes) of 0 and 1; `sizes`: rows of each class, which all labellings share.
+    """
     import numpy as np
 
-    rows, n_classes = len(values), labels.max() + 1
-    indicators = (labels[:, :, None] == np.arange(n_classes)).astype(np.float64)
-    guesses = np.empty(labels.shape, dtype=int)
+    rows, n_labellings, n_classes = indicators.shape
+    right = np.zeros((n_classes, n_labellings))
     for fold in range(FOLDS):
         out = folds == fold
-        centre = values[~out].mean(axis=0)
-        centred = values[~out] - centre
+        inside = values[~out]
+        centre = inside.mean(axis=0)
+        centred = inside - centre
         penalised = centred.T @ centred + RIDGE_ROWS * np.eye(values.shape[1])
         hat = (values[out] - centre) @ np.linalg.solve(penalised, centred.T)  # (rows left out, rows fitted on)
-        scores = (hat @ indicators[~out].reshape(rows - out.sum(), -1)).reshape(out.sum(), *indicators.shape[1:])
-        shares = indicators[~out].mean(axis=0)
-        guesses[out] = (scores / np.maximum(shares, 1 / rows)).argmax(axis=2)
-    right = (guesses == labels)[:, :, None] * indicators
-    return (right.sum(axis=0) / indicators.sum(axis=0)).mean(axis=1)
+        known, left_out = indicators[~out], indicators[out]
+        scores = (hat @ known.reshape(len(known), -1)).reshape(left_out.shape)
+        shares = np.maximum(known.sum(axis=0) / len(known), 1 / rows)
+        guesses = _largest(scores, shares)
+        for group in range(n_classes):
+            right[group] += ((guesses == group) * left_out[:, :, group]).sum(axis=0)
+    return (right / sizes[:, None]).mean(axis=0)
+
+
+def _largest(scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The class of the largest share-corrected score, (rows, labellings): an argmax over the last axis, which numpy does slowly
+    for a few classes."""
+    import numpy as np
+
+    largest = scores[:, :, 0] / shares[:, 0]
+    guesses = np.zeros(largest.shape, dtype=np.int8)
+    for group in range(1, scores.shape[2]):
+        score = scores[:, :, group] / shares[:, group]
+        guesses[score > largest] = group
+        np.maximum(largest, score, out=largest)
+    return guesses

@@ -13,12 +13,16 @@ from data_contracts.verdict import Check, check, report
 
 if TYPE_CHECKING:
     import numpy as np
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_array
 
 SHINGLE_WORDS = 3
 CHUNK_ROWS = 2_000
-HASH_BITS = 20
-"""2^20 buckets: inputs have some 20 shingles, so two different ones rarely share a bucket."""
+HASH_FACTOR = 0x9E3779B97F4A7C15
+"""Odd, so that no word of a shingle loses bits: its 64-bit hash is a polynomial of its words' hashes, modulo 2^64."""
+HASH_SEED = 42
+DENSE_CELLS = 2**22
+"""Up to this size (16 MiB) a matrix of texts and shingles is a numpy array: importing scipy.sparse costs 0.17 s of CPU, more
+than the shingles of a file of a hundred rows."""
 SHOWN_PAIRS = 5
 REPEAT_CHUNK_ROWS = 500
 """(500, 5,000) similarities of 4 bytes at a time: 10 MB."""
@@ -103,11 +107,13 @@ def near_pairs(sample: pl.DataFrame, limit: float, column: str = "input") -> tup
     texts, numbers = normalised(sample, column), sample["row"].to_list()
     if len(texts) < 2:
         return 0, [], 0.0
-    vectors, sizes = _shingles(texts)
+    shingles, sizes = _shingles(texts)
+    repeated = shingles.filter(pl.col("shingle").is_duplicated())  # a pair shares only what two rows hold
+    vectors = _vectors(repeated, repeated["shingle"].unique().sort(), len(texts))
     count, largest, found = 0, 0.0, []
     for start in range(0, len(texts), REPEAT_CHUNK_ROWS):
         end = start + REPEAT_CHUNK_ROWS
-        shared = np.asarray((vectors[start:end] @ vectors.T).todense(), dtype=np.float32)
+        shared = _product(vectors[start:end], vectors)
         jaccard = shared / np.maximum(sizes[start:end, None] + sizes[None, :] - shared, 1)
         jaccard = np.triu(jaccard, k=start + 1)  # each pair once, and no row with itself
         largest = max(largest, float(jaccard.max()))
@@ -151,11 +157,14 @@ def largest_similarity(
     import numpy as np
 
     texts, new_texts = normalised(seen, column), normalised(heldout, column)
-    new, new_sizes = _shingles(new_texts, words)
+    shingles, new_sizes = _shingles(new_texts, words)
+    known = shingles["shingle"].unique().sort()
+    new = _vectors(shingles, known, len(new_texts))
     best = (0.0, 0, 0)
     for start in range(0, len(texts), CHUNK_ROWS):
-        chunk, sizes = _shingles(texts[start : start + CHUNK_ROWS], words)
-        shared = np.asarray((new @ chunk.T).todense(), dtype=np.float32)
+        chunk = texts[start : start + CHUNK_ROWS]
+        shingles, sizes = _shingles(chunk, words)
+        shared = _product(new, _vectors(shingles, known, len(chunk)))
         jaccard = shared / np.maximum(new_sizes[:, None] + sizes[None, :] - shared, 1)
         row, other = map(int, np.unravel_index(int(jaccard.argmax()), jaccard.shape))
         if jaccard[row, other] > best[0]:
@@ -165,21 +174,46 @@ def largest_similarity(
     return round(similarity, 6), f"held-out row {row + 1} and {where} row {number}: {_shown(new_texts[row])}"
 
 
-def _shingles(texts: pl.Series, words: int = SHINGLE_WORDS) -> tuple[csr_matrix, np.ndarray]:
-    """Which shingle buckets each text fills, (texts, buckets), and how many, (texts,)."""
-    import numpy as np
-    from sklearn.feature_extraction.text import HashingVectorizer
+def _shingles(texts: pl.Series, words: int = SHINGLE_WORDS) -> tuple[pl.DataFrame, np.ndarray]:
+    """The different shingles of each text as (`row` from 0, `shingle`, its 64-bit hash), and how many each has, (texts,) float64.
 
-    vectors = HashingVectorizer(
-        analyzer="word",
-        token_pattern=r"\w+",
-        ngram_range=(words, words),
-        n_features=2**HASH_BITS,
-        binary=True,
-        norm=None,
-        alternate_sign=False,
-    ).transform(texts.to_list())
-    return vectors, np.asarray(vectors.sum(axis=1)).ravel()
+    Two of the some 10^6 shingles of a table share a hash with a chance of 3 in 10^8.
+    """
+    import numpy as np
+
+    spread = texts.alias("word").str.extract_all(r"\w+").to_frame().with_row_index("row").explode("word").drop_nulls()
+    rows, hashes = spread["row"].to_numpy(), spread["word"].hash(HASH_SEED).to_numpy()
+    last = max(0, len(rows) - words + 1)
+    shingle = np.zeros(last, dtype=np.uint64)
+    for place in range(words):
+        shingle = shingle * np.uint64(HASH_FACTOR) + hashes[place : place + last]
+    whole = rows[:last] == rows[words - 1 :]
+    shingles = pl.DataFrame({"row": rows[:last][whole], "shingle": shingle[whole]}).unique()
+    return shingles, np.bincount(shingles["row"].to_numpy(), minlength=len(texts)).astype(np.float64)
+
+
+def _vectors(shingles: pl.DataFrame, known: pl.Series, n_texts: int) -> np.ndarray | csr_array:
+    """Which of the known shingles, which are sorted, each text has: (texts, known) of 0 and 1, float32."""
+    import numpy as np
+
+    held = shingles.filter(pl.col("shingle").is_in(known.implode()))
+    rows, columns = held["row"].to_numpy(), known.search_sorted(held["shingle"]).to_numpy()
+    shape = (n_texts, len(known))
+    if n_texts * len(known) > DENSE_CELLS:
+        from scipy.sparse import csr_array
+
+        return csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
+    dense = np.zeros(shape, dtype=np.float32)
+    dense[rows, columns] = 1
+    return dense
+
+
+def _product(left: np.ndarray | csr_array, right: np.ndarray | csr_array) -> np.ndarray:
+    """How many shingles each text of `left` shares with each of `right`, (left, right) float32."""
+    import numpy as np
+
+    shared = left @ right.T
+    return shared if isinstance(shared, np.ndarray) else shared.toarray()
 
 
 def _shown(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def copy(tmp_path) -> Path:
 
 def run(folder: Path, command: str) -> tuple[int, str]:
     """A command of the page in the copy, by the interpreter of these tests."""
-    python, *arguments = command.split()
+    python, *arguments = shlex.split(command)
     assert python == ".venv/bin/python", "a new user has no activated environment"
     done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
@@ -78,6 +79,7 @@ def test_the_files_of_step_one_exist():
             assert (ROOT / "data_contracts" / recipe / name).exists(), name
 
 
+@pytest.mark.slow
 def test_a_rule_an_example_and_a_number_are_changed_as_the_page_says(copy):
     _, tests, _, validate = COMMANDS
     contract = copy / "data_contracts" / "signals"

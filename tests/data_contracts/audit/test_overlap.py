@@ -12,6 +12,7 @@ from data_contracts.rows.rows_file import read_rows
 from data_contracts.validation.validate import validate_file
 from data_contracts.verdict import Verdict, failures
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 SAME = "inputs that are also in examples/heldout.jsonl"
 NEAR = "largest similarity of a held-out input with an input of the file"
 TEXT = "largest similarity of a held-out trace with a trace of the file"

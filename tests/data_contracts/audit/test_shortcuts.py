@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from data_contracts.audit import guessing
 from data_contracts.audit.audit import audit_rows
 from data_contracts.audit.guessing import accuracy_and_chance
 from data_contracts.audit.shortcuts import (
@@ -224,6 +225,7 @@ def test_a_batch_that_gives_noise_away_fails_and_is_named(view, limits):
     assert "source batch 'chaff'" in found.detail
 
 
+@pytest.mark.slow
 def test_chance_exceeds_its_own_limit_as_often_as_stated(view, limits):
     """The rule's false alarms: gold's noise labels dealt at random 100 times. Five of 100 are beyond a level of 0.05 by luck
     (11 or more: one time in a hundred)."""
@@ -239,6 +241,16 @@ def test_chance_exceeds_its_own_limit_as_often_as_stated(view, limits):
 
     assert 1 <= beyond(0.05) <= 10
     assert beyond(0.003) <= 2
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_the_guess_is_the_largest_score_and_of_equal_ones_the_first(classes):
+    random = np.random.default_rng(classes)
+    scores = random.integers(-3, 4, (40, 30, classes)).astype(float)
+    shares = random.choice([0.25, 0.5], (30, classes))
+    expected = (scores / shares).argmax(axis=2)
+    assert ((scores / shares) == (scores / shares).max(axis=2, keepdims=True)).sum() > expected.size, "no equal scores"
+    assert (guessing._largest(scores, shares) == expected).all()
 
 
 def test_too_few_rows_cannot_be_told(view, limits):

@@ -1,10 +1,14 @@
 """Near-duplicates within a table, and inputs that are answered in two ways."""
 
+import subprocess
+import sys
+
+import numpy as np
 import polars as pl
 import pytest
 
 from data_contracts.audit import similarity
-from data_contracts.audit.similarity import repeats
+from data_contracts.audit.similarity import largest_similarity, near_pairs, normalised, repeats
 from data_contracts.limits import load_limits
 from data_contracts.signals.rows import audited
 from data_contracts.verdict import Verdict
@@ -70,3 +74,51 @@ def test_malformed_inputs_may_repeat(view, limits):
 def test_too_few_rows_cannot_be_told(view, limits):
     for rows in (0, 1):
         assert {one.verdict for one in repeats(view.head(rows), limits)} == {Verdict.CANNOT_TELL}
+
+
+def jaccard(texts: list[str], others: list[str], words: int) -> np.ndarray:
+    """Similarity of each text with each other by scikit-learn, which knows shingles by their words and not by a hash."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counter = CountVectorizer(token_pattern=r"\w+", ngram_range=(words, words), binary=True).fit([*texts, *others])
+    left, right = (counter.transform(lines).toarray().astype(int) for lines in (texts, others))
+    shared = left @ right.T
+    return shared / np.maximum(left.sum(axis=1)[:, None] + right.sum(axis=1) - shared, 1)
+
+
+@pytest.fixture
+def alike(view) -> pl.DataFrame:
+    """Gold, parts of its rows under other rows' beginnings, a text of two words, an empty one and none."""
+    mixed = view.with_columns(input=pl.col("input").str.slice(0, 60) + pl.col("input").shift(1).str.slice(20))
+    odd = view.head(3).with_columns(input=pl.Series(["two words", "", None]))
+    return pl.concat([view, mixed, odd]).with_row_index("row", offset=1)
+
+
+@pytest.mark.parametrize("dense_cells", [0, 2**30])
+@pytest.mark.parametrize("column", ["input", "trace"])
+def test_similarities_are_those_of_scikit_learn(alike, gold, monkeypatch, dense_cells, column):
+    monkeypatch.setattr(similarity, "DENSE_CELLS", dense_cells)
+    texts = normalised(alike, column).to_list()
+    expected = np.triu(jaccard(texts, texts, similarity.SHINGLE_WORDS), k=1)
+    count, pairs, largest = near_pairs(alike, 0.3, column)
+    assert count == (expected > 0.3).sum() > 20
+    assert largest == round(expected.max(), 6)
+    assert all(round(expected[pair.row - 1, pair.other - 1], 6) == round(pair.similarity, 6) for pair in pairs)
+    for words in (2, 3):
+        other = audited(gold.sample(fraction=1, shuffle=True, seed=1).head(20)).with_columns(
+            pl.col(column).str.slice(10, 40) + pl.col(column).shift(1).str.slice(5, 40)
+        )
+        nearest = jaccard(texts, normalised(other, column).to_list(), words).max()
+        assert 0 < nearest < 1
+        assert largest_similarity(alike, other, column, words=words)[0] == round(nearest, 6)
+
+
+def test_a_small_file_is_validated_without_libraries_that_cost_a_second_to_import(examples, tmp_path):
+    code = (
+        "import sys; from data_contracts.validation.validate import validate_file; "
+        "found = validate_file('signals', sys.argv[1], out=sys.argv[2]); "
+        "print(found.verdict.value, *sorted({'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(examples / "gold.jsonl"), str(tmp_path)],
+                          capture_output=True, text=True, check=True, timeout=120)  # fmt: skip
+    assert done.stdout.split() == ["pass"]

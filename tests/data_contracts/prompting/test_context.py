@@ -17,6 +17,7 @@ from data_contracts.rows.rows_file import read_rows
 from data_contracts.validation.validate import validate_file
 from data_contracts.verdict import Verdict
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 ROW = {"headline": "Brent slides to $61.40", "question": "Will Brent settle below $60 in October?"}
 USER = "Headline: Brent slides to $61.40\nQuestion: Will Brent settle below $60 in October?"
 

@@ -17,14 +17,15 @@ from data_contracts.rows.findings import format_table, write_rejected
 from data_contracts.validation.validate import validate_file
 from data_contracts.verdict import Verdict
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def batches(monkeypatch):
-    """Files pass in batches of some 16 rows."""
-    monkeypatch.setattr(rows_file, "BATCH_BYTES", 20_000)
-    monkeypatch.setattr(rows_file, "BATCH_ROWS", 16)
+    """Files pass in batches of some 45 rows."""
+    monkeypatch.setattr(rows_file, "BATCH_BYTES", 60_000)
+    monkeypatch.setattr(rows_file, "BATCH_ROWS", 45)
 
 
 @pytest.fixture
@@ -153,6 +154,7 @@ def test_the_sample_is_the_same_whatever_the_batches(several):
     assert samples[0]["row"].to_list() != list(range(25)), "a sample, not the beginning"
 
 
+@pytest.mark.slow
 def test_memory_does_not_follow_the_rows(gold, tmp_path):
     """Ten times the rows, in one process each: the peak may differ by what the allocator keeps, not by the file."""
     lines = [json.dumps({**row, "question": f"Q {{}} {row['question']}"}) for row in gold.to_dicts()]
