@@ -15,6 +15,7 @@ from flows.config import (
     release_problems,
     training_problems,
 )
+from flows.preflight import dataset_problems
 from tasks.build_dataset import DatasetConfig
 from tasks.core.settings import Settings
 from tasks.distill_rows import DistillConfig as DistillRowsConfig
@@ -79,10 +80,22 @@ class DistillConfig(ReleasingConfig):
         students = [(f"student.{name}", self.student, getattr(self.student, name)) for name in ("direct", "distilled")]
         return teacher + students
 
+    @property
+    def validations(self) -> dict[str, ValidateConfig]:
+        """Part of the run -> how it validates the built rows."""
+        teacher = {"teacher": self.teacher.validate_rows} if self.teacher else {}
+        return teacher | {"direct": self.student.validate_rows}
+
     def problems(self) -> list[str]:
         """All that is wrong before anything runs, each with its field."""
         trained = {"teacher": self.teacher} if self.teacher else {}
         found = [*super().problems(), *limits_problems(self.recipe, "distill.limits", self.distill.limits)]
+        limits = {f"{name}.validate_rows.limits": b.validate_rows.limits for name, b in trained.items()}
+        limits |= {
+            "student.validate_rows.limits": self.student.validate_rows.limits,
+            "distill.limits": self.distill.limits,
+        }
+        found += dataset_problems(self.recipe, self.dataset, limits, ("trained", self.generate.prompt_set))
         for name, block in {**trained, "student": self.student}.items():
             found += limits_problems(self.recipe, f"{name}.validate_rows.limits", block.validate_rows.limits)
             found += hardware_problems(f"{name}.hardware", block.hardware)

@@ -12,8 +12,12 @@ RECIPES = ("signals", "proofkit")
 """The recipes that exist. Each is a folder here and one of the same name in data_contracts/.
 
 A recipe module offers:
+    METRICS = (metric, ...)                                                   the names that `score` gives
+    SOURCES = (source, ...)                                                   what dataset.source may name, beside "file"
+    ENDLESS_SOURCES = (source, ...)                                           those of any number of rows, of which a smaller set
+                                                                              is the beginning of a larger one; may be left out
     build_rows(source, train_rows, heldout_rows, seed) -> (train, heldout)   rows as flat dicts
-    reference_rows() -> rows of the fixed benchmark
+    reference_rows() -> rows of the fixed benchmark, at least one
     completion(row) -> str                                                    what the model learns to answer
     parse_output(text, row) -> Parsed                                         an answer to a row read back, or why it cannot be
     with_thoughts(text, thoughts) -> str                                      an answer given without its trace, made readable;

@@ -18,7 +18,9 @@ from tasks.recipes.proofkit.gates import GATE_METRICS, PASS_METRIC, gate_scores,
 from tasks.recipes.proofkit.parsing import Parsed, completion, parse_output, reads_back
 
 __all__ = [
+    "ENDLESS_SOURCES",
     "METRICS",
+    "SOURCES",
     "Parsed",
     "all_right",
     "build_rows",
@@ -38,6 +40,7 @@ METRICS = (PASS_METRIC, *GATE_METRICS)
 """What `score` measures on a row, in the order in which boards show it."""
 EXAMPLES = CONTRACTS_FOLDER / "proofkit" / "examples"
 SOURCES = ("built", "nano", "gold")
+ENDLESS_SOURCES = ("built",)
 
 
 def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tuple[list[dict], list[dict]]:
@@ -68,7 +71,10 @@ def _by_hand(train_rows: int, heldout_rows: int, seed: int) -> tuple[list[dict],
     short = [f"{n} rows of {name}.jsonl asked for, it holds {len(rows[name])}" for name, n in wanted.items()
              if n > len(rows[name])]  # fmt: skip
     if short:
-        raise ConfigError(f"dataset: {'; '.join(short)}. Lower train_rows or heldout_rows, or take source built.")
+        raise ConfigError(
+            f"dataset: {'; '.join(short)}. Lower dataset.train_rows or dataset.heldout_rows, "
+            "or set dataset.source to built."
+        )
     for some in rows.values():
         random.Random(seed).shuffle(some)
     return rows["gold"][:train_rows], rows["heldout"][:heldout_rows]

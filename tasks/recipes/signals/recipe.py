@@ -35,6 +35,7 @@ __all__ = [
     "KEEPS_TRACE",
     "METRICS",
     "NOISE_RELEVANCE",
+    "SOURCES",
     "Parsed",
     "all_right",
     "answer_of",
@@ -62,6 +63,7 @@ METRICS = (
     "error_code_accuracy_fraction", "refused_good_input_fraction",
 )  # fmt: skip
 """What `score` measures on a row, in the order in which boards show it."""
+SOURCES = ("nano", "gold")
 KEEPS_TRACE = True
 """A model's thinking trace is part of the answer (tasks/recipes/__init__.py)."""
 LABEL_TOLERANCE = {
@@ -83,7 +85,7 @@ def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tu
 
         return nano_rows(train_rows, heldout_rows, seed)
     if source != "gold":
-        raise ConfigError(f"dataset.source: {source!r} is not a source of signals rows. Known: nano, gold.")
+        raise ConfigError(f"dataset.source: {source!r} is not a source of signals rows. Known: {', '.join(SOURCES)}.")
     splits = {"gold": train_rows, "heldout": heldout_rows}
     rows = {name: _read(CONTRACTS_FOLDER / "signals" / "examples" / f"{name}.jsonl") for name in splits}
     if short := [
@@ -91,7 +93,9 @@ def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tu
         for name, n in splits.items()
         if n > len(rows[name])
     ]:
-        raise ConfigError(f"dataset: {'; '.join(short)}. Lower train_rows or heldout_rows, or add examples.")
+        raise ConfigError(
+            f"dataset: {'; '.join(short)}. Lower dataset.train_rows or dataset.heldout_rows, or add examples."
+        )
     import random
 
     for some in rows.values():
