@@ -44,7 +44,7 @@ def distill(profile: str = "proofkit/nano", config: DistillConfig | None = None)
     check_access(config)
     for line in refuse_too_small_cards(config):
         tell(line)
-    pipeline, store = Pipeline(config.run()), Store(config.store)
+    pipeline, store = Pipeline(config.run(), named=config.named), Store(config.store)
     dataset = pipeline(build_dataset.STAGE, config.dataset)
     for line in contract_lines(pipeline.run, dataset, config.validations):
         tell(line)

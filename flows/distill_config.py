@@ -16,6 +16,7 @@ from flows.config import (
     training_problems,
 )
 from flows.preflight import dataset_problems
+from flows.setting_names import in_blocks, setting_names
 from tasks.build_dataset import DatasetConfig
 from tasks.core.settings import Settings
 from tasks.distill_rows import DistillConfig as DistillRowsConfig
@@ -80,6 +81,15 @@ class DistillConfig(ReleasingConfig):
         students = [(f"student.{name}", self.student, getattr(self.student, name)) for name in ("direct", "distilled")]
         return teacher + students
 
+    def named(self, part: str, message: str) -> str:
+        """A stage's message with its settings under the names that they have here: `train.epochs` of the teacher is
+        `teacher.train.epochs`, that of the direct student `student.direct.epochs`."""
+        block = "teacher" if part == "teacher" else "student"
+        blocks = {name: f"{block}.{name}" for name in ("base", "validate_rows", "train", "merge", "export")}
+        if part in ("direct", "distilled"):
+            blocks["train"] = f"student.{part}"
+        return in_blocks(message, blocks, setting_names(DistillConfig))
+
     @property
     def validations(self) -> dict[str, ValidateConfig]:
         """Part of the run -> how it validates the built rows."""
@@ -107,7 +117,7 @@ class DistillConfig(ReleasingConfig):
             *found,
             *self._words_problems(),
             *self._judge_problems(),
-            *release_problems(self.publish, self.student.export),
+            *(self.named("", line) for line in release_problems(self.publish, self.student.export)),
         ]
 
     def _words_problems(self) -> list[str]:
