@@ -49,7 +49,8 @@ def refuse_too_small_cards(config: DistillConfig) -> Iterator[str]:
             try:
                 line = refuse_too_small_a_card(block.hardware, block.base, train, longest_tokens)
             except ConfigError as error:
-                raise ConfigError([config.named(field.split(".")[part], text) for text in error.problems]) from None
+                part = "teacher" if field == "teacher.train" else field.rpartition(".")[2]
+                raise ConfigError([config.named(part, text) for text in error.problems]) from None
             yield f"{field}: {line}"
 
 
