@@ -14,6 +14,7 @@ from data_contracts.gates import load_gates
 from data_contracts.limits import load_limits
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.yaml_model import parse_yaml
+from flows.preflight import dataset_problems, recipe_problems
 from tasks.build_dataset import DatasetConfig
 from tasks.core.errors import ConfigError
 from tasks.core.hardware import load_hardware
@@ -68,7 +69,7 @@ class RunConfig(Settings):
             "recipe (prompt)": lambda: load_prompt(self.recipe),
             "export": llama_cpp_folder,
         }
-        problems = _loading(loaders)
+        problems = [*_loading(loaders), *recipe_problems(self.recipe)]
         if (free_gib := _free_gib(Path(self.store))) < self.min_free_gib:
             problems.append(
                 f"  store: {free_gib:.1f} GiB free where {self.store!r} lies, min_free_gib is {self.min_free_gib:g}. "
@@ -110,6 +111,7 @@ class FinetuneConfig(ReleasingConfig):
         return [
             *super().problems(),
             *limits_problems(self.recipe, "validate_rows.limits", self.validate_rows.limits),
+            *dataset_problems(self.recipe, self.dataset, {"validate_rows.limits": self.validate_rows.limits}),
             *training_problems("train", self.train, self.validate_rows),
             *hardware_problems("hardware", self.hardware),
             *experts_problems("train", self.base, self.train),
@@ -179,8 +181,17 @@ def load_config(path: Path, changes: dict[str, Any] | None = None, kind: type[An
         raise ConfigError(
             [f"config: {path.name} has {len(problems)} problem(s). Nothing was run.", *problems]
         ) from None
+    return refuse_problems(config, path.name)
+
+
+def refuse_problems(config: ConfigT, where: str = "the run") -> ConfigT:
+    """The configuration, in which nothing is wrong that can be known before anything runs.
+
+    Raises:
+        ConfigError: all that is wrong at once.
+    """
     if problems := config.problems():
-        raise ConfigError([f"config: {path.name} has {len(problems)} problem(s). Nothing was run.", *problems])
+        raise ConfigError([f"config: {where} has {len(problems)} problem(s). Nothing was run.", *problems])
     return config
 
 

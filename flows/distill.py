@@ -7,10 +7,11 @@ from pathlib import Path
 from prefect import flow
 
 from flows.boards import keep_board
-from flows.config import load_config, profile_path
+from flows.config import load_config, profile_path, refuse_problems
 from flows.distill_config import DistillConfig
 from flows.memory import refuse_too_small_cards
 from flows.pipeline import Pipeline, tell
+from flows.preflight import contract_lines
 from flows.referee import choose
 from flows.release import check_access, place, shown
 from tasks import (
@@ -39,12 +40,14 @@ def distill(profile: str = "proofkit/nano", config: DistillConfig | None = None)
         profile: A configuration that ships, as recipe/profile (proofkit/nano), or the path of a YAML file.
         config: A whole configuration; when given, it is used in place of the profile.
     """
-    config = config or load_config(profile_path(profile, "distill"), kind=DistillConfig)
+    config = refuse_problems(config) if config else load_config(profile_path(profile, "distill"), kind=DistillConfig)
     check_access(config)
     for line in refuse_too_small_cards(config):
         tell(line)
-    pipeline, store = Pipeline(config.run()), Store(config.store)
+    pipeline, store = Pipeline(config.run(), named=config.named), Store(config.store)
     dataset = pipeline(build_dataset.STAGE, config.dataset)
+    for line in contract_lines(pipeline.run, dataset, config.validations):
+        tell(line)
     teacher = _teacher(pipeline.part("teacher"), config, dataset) if config.teacher else {}
     asked = {"teacher": teacher["merged"]} if teacher else {}
     answers = _answers(pipeline, config, dataset, asked)

@@ -15,6 +15,8 @@ from flows.config import (
     release_problems,
     training_problems,
 )
+from flows.preflight import dataset_problems
+from flows.setting_names import in_blocks, setting_names
 from tasks.build_dataset import DatasetConfig
 from tasks.core.settings import Settings
 from tasks.distill_rows import DistillConfig as DistillRowsConfig
@@ -81,10 +83,31 @@ class DistillConfig(ReleasingConfig):
         students = [(f"student.{name}", self.student, getattr(self.student, name)) for name in ("direct", "distilled")]
         return teacher + students
 
+    def named(self, part: str, message: str) -> str:
+        """A stage's message with its settings under the names that they have here: `train.epochs` of the teacher is
+        `teacher.train.epochs`, that of the direct student `student.direct.epochs`."""
+        block = "teacher" if part == "teacher" else "student"
+        blocks = {name: f"{block}.{name}" for name in ("base", "validate_rows", "train", "merge", "export")}
+        if part in ("direct", "distilled"):
+            blocks["train"] = f"student.{part}"
+        return in_blocks(message, blocks, setting_names(DistillConfig))
+
+    @property
+    def validations(self) -> dict[str, ValidateConfig]:
+        """Part of the run -> how it validates the built rows."""
+        teacher = {"teacher": self.teacher.validate_rows} if self.teacher else {}
+        return teacher | {"direct": self.student.validate_rows}
+
     def problems(self) -> list[str]:
         """All that is wrong before anything runs, each with its field."""
         trained = {"teacher": self.teacher} if self.teacher else {}
         found = [*super().problems(), *limits_problems(self.recipe, "distill.limits", self.distill.limits)]
+        limits = {f"{name}.validate_rows.limits": b.validate_rows.limits for name, b in trained.items()}
+        limits |= {
+            "student.validate_rows.limits": self.student.validate_rows.limits,
+            "distill.limits": self.distill.limits,
+        }
+        found += dataset_problems(self.recipe, self.dataset, limits, ("trained", self.generate.prompt_set))
         for name, block in {**trained, "student": self.student}.items():
             found += limits_problems(self.recipe, f"{name}.validate_rows.limits", block.validate_rows.limits)
             found += hardware_problems(f"{name}.hardware", block.hardware)
@@ -96,7 +119,7 @@ class DistillConfig(ReleasingConfig):
             *found,
             *self._words_problems(),
             *self._judge_problems(),
-            *release_problems(self.publish, self.student.export),
+            *(self.named("", line) for line in release_problems(self.publish, self.student.export)),
         ]
 
     def _words_problems(self) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.config import FinetuneConfig, load_config, profile_path
+from flows.config import FinetuneConfig, load_config, profile_path, refuse_problems
 from flows.memory import refuse_too_small_a_card
 from flows.pipeline import Pipeline, tell
+from flows.preflight import contract_lines
 from flows.release import check_access, place, shown
 from tasks import (
     build_dataset,
@@ -29,15 +30,17 @@ def finetune(profile: str = "signals/nano", config: FinetuneConfig | None = None
         profile: A configuration that ships, as recipe/profile (signals/nano), or the path of a YAML file.
         config: A whole configuration; when given, it is used in place of the profile.
     """
-    config = config or load_config(profile_path(profile))
+    config = refuse_problems(config) if config else load_config(profile_path(profile))
     check_access(config)
     pipeline = Pipeline(config.run())
     if config.hardware or config.base.source == "hub":
         tell(
             refuse_too_small_a_card(config.hardware, config.base, config.train, config.validate_rows.max_length_tokens)
         )
-    base = pipeline(prepare_base.STAGE, config.base)
     dataset = pipeline(build_dataset.STAGE, config.dataset)
+    for line in contract_lines(pipeline.run, dataset, {"": config.validate_rows}):
+        tell(line)
+    base = pipeline(prepare_base.STAGE, config.base)
     rows = pipeline(validate_dataset.STAGE, config.validate_rows, dataset=dataset, base=base)
     adapter = pipeline(train_lora.STAGE, config.train, base=base, rows=rows)
     merged = pipeline(merge_adapter.STAGE, config.merge, base=base, adapter=adapter, rows=rows)

@@ -46,7 +46,12 @@ def refuse_too_small_cards(config: DistillConfig) -> Iterator[str]:
     for field, block, train in config.blocks:
         if block.hardware or block.base.source == "hub":
             longest_tokens = block.validate_rows.max_length_tokens
-            yield f"{field}: {refuse_too_small_a_card(block.hardware, block.base, train, longest_tokens)}"
+            try:
+                line = refuse_too_small_a_card(block.hardware, block.base, train, longest_tokens)
+            except ConfigError as error:
+                part = "teacher" if field == "teacher.train" else field.rpartition(".")[2]
+                raise ConfigError([config.named(part, text) for text in error.problems]) from None
+            yield f"{field}: {line}"
 
 
 def _config_json(base: BaseConfig) -> dict | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,18 +28,27 @@ _NAME_CHARS = 17
 class Pipeline:
     """`pipeline(stage, config, name=artifact, ...) -> Artifact`; `outcomes` holds how each stage went."""
 
-    def __init__(self, run: Run, outcomes: list[Outcome] | None = None) -> None:
+    def __init__(
+        self, run: Run, outcomes: list[Outcome] | None = None, named: Callable[[str, str], str] | None = None
+    ) -> None:
+        """`named(part, message)`: the message with settings under the names that they have in this flow."""
         self.run = run
+        self.named = named
         self.outcomes: list[Outcome] = [] if outcomes is None else outcomes
         tell_errors_plainly()
 
     def part(self, name: str) -> Pipeline:
         """The same run, for one of its models: its stages are shown, and remembered, under the part's name."""
-        return Pipeline(self.run.model_copy(update={"part": name}), self.outcomes)
+        return Pipeline(self.run.model_copy(update={"part": name}), self.outcomes, self.named)
 
     def __call__(self, stage: Stage, config: BaseModel, **inputs: Artifact) -> Artifact:
         with _Shown(f"{self.run.part} {stage.name}".strip()) as shown:
-            outcome = run_stage(stage, self.run, config, shown.beat, **inputs)
+            try:
+                outcome = run_stage(stage, self.run, config, shown.beat, **inputs)
+            except PlumblineError as error:
+                if self.named is None:
+                    raise
+                raise type(error)(self.named(self.run.part, str(error))) from None
             self.outcomes.append(outcome)
             shown.done(outcome)
         return outcome.artifact

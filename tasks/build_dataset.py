@@ -102,14 +102,18 @@ def _own_rows(config: DatasetConfig, recipe: str) -> tuple[list[dict], list[dict
 def _split_file(config: DatasetConfig, recipe: str) -> tuple[list[dict], list[dict]]:
     path = Path(str(config.rows_file))
     rows = _rows_of_file(path, recipe)
-    wanted = config.train_rows + config.heldout_rows
-    if len(rows) < wanted:
-        raise ConfigError(
-            f"build_dataset: {config.train_rows:,} + {config.heldout_rows:,} rows asked for, {path.name} "
-            f"holds {len(rows):,}. Lower dataset.train_rows or dataset.heldout_rows, or add rows."
-        )
+    refuse_too_few_rows(config, len(rows))
     random.Random(config.seed).shuffle(rows)
-    return rows[config.heldout_rows : wanted], rows[: config.heldout_rows]
+    return rows[config.heldout_rows : config.heldout_rows + config.train_rows], rows[: config.heldout_rows]
+
+
+def refuse_too_few_rows(config: DatasetConfig, n_rows: int) -> None:
+    """Raises ConfigError when the user's file holds fewer rows than both splits need."""
+    if n_rows < config.train_rows + config.heldout_rows:
+        raise ConfigError(
+            f"build_dataset: {config.train_rows:,} + {config.heldout_rows:,} rows asked for, "
+            f"{Path(str(config.rows_file)).name} holds {n_rows:,}. Lower dataset.train_rows or dataset.heldout_rows, or add rows."
+        )
 
 
 def _rows_of_file(path: Path, recipe: str) -> list[dict]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -30,6 +30,9 @@ from tasks.prompts.plain_tokenizer import PlainTokenizer
 from tasks.prompts.prompt_digest import contract_digest, contract_parts
 from tasks.recipes import load_recipe
 from tasks.runtimes import hf_model
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SPLITS = ("train", "heldout")
 
@@ -50,28 +53,7 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
         ContractError: rows or the set break the contract; every rejected row is in rejected-<split>.jsonl with its reasons;
             or an entry of corrections.yaml does not fit exactly one row of both splits, which are the whole build.
     """
-    from data_contracts.limits import load_limits
-    from data_contracts.rows.contract import check_rows
-    from data_contracts.rows.corrections import Corrector
-    from data_contracts.rows.findings import format_table, write_rejected
-    from data_contracts.rows.rows_file import read_rows
-
-    limits = load_limits(job.recipe, config.limits)
-    paths = {split: job.inputs["dataset"] / f"{split}.jsonl" for split in SPLITS}
-    # One for both: a batch may lie in both splits, and the row that an entry means is in one of them.
-    corrector = Corrector(job.recipe)
-    corrected = {split: corrector.apply(read_rows(path)) for split, path in paths.items()}
-    (corrections,) = corrector.close(whole_build=True)
-    tables, frames = [], {}
-    for split, path in paths.items():
-        findings = check_rows(job.recipe, corrected[split], limits)
-        frames[split] = findings.frame
-        if findings.broken:
-            rejected = job.work / f"rejected-{split}.jsonl"
-            write_rejected(findings, rejected)
-            tables.append(format_table(findings, path.name, rejected))
-    if tables:
-        raise ContractError("validate_dataset: rows break their contract.\n" + "\n".join(tables))
+    frames, corrections = _accepted_rows(job.recipe, config.limits, job.inputs["dataset"], job.work)
     tokenizer = hf_model.load_tokenizer(job.inputs["base"])
     recipe = load_recipe(job.recipe)
     for split in SPLITS:
@@ -94,19 +76,75 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
     return facts
 
 
+def _accepted_rows(recipe: str, profile: str, dataset: Path, work: Path) -> tuple[dict[str, pl.DataFrame], Check]:
+    """Split -> its corrected rows, all of which keep the row rules; and what was corrected.
+
+    Raises:
+        ContractError: as `validate_dataset`.
+    """
+    from data_contracts.limits import load_limits
+    from data_contracts.rows.contract import check_rows
+    from data_contracts.rows.corrections import Corrector
+    from data_contracts.rows.findings import format_table, write_rejected
+    from data_contracts.rows.rows_file import read_rows
+
+    limits = load_limits(recipe, profile)
+    paths = {split: dataset / f"{split}.jsonl" for split in SPLITS}
+    # One for both: a batch may lie in both splits, and the row that an entry means is in one of them.
+    corrector = Corrector(recipe)
+    corrected = {split: corrector.apply(read_rows(path)) for split, path in paths.items()}
+    (corrections,) = corrector.close(whole_build=True)
+    tables, frames = [], {}
+    for split, path in paths.items():
+        findings = check_rows(recipe, corrected[split], limits)
+        frames[split] = findings.frame
+        if findings.broken:
+            rejected = work / f"rejected-{split}.jsonl"
+            write_rejected(findings, rejected)
+            tables.append(format_table(findings, path.name, rejected))
+    if tables:
+        raise ContractError("validate_dataset: rows break their contract.\n" + "\n".join(tables))
+    return frames, corrections
+
+
+def check_contract(recipe: str, profile: str, dataset: Path, work: Path) -> dict[str, int]:
+    """Hold built rows to the row rules and the audit, for which no base model is needed; split -> its number of rows.
+
+    Raises:
+        ContractError: as `validate_dataset` and `verify_rows`; rejected rows are written to `work`.
+    """
+    frames, _ = _accepted_rows(recipe, profile, dataset, work)
+    _refuse_failed(_audit(recipe, profile, frames["train"], frames["heldout"]), recipe, profile)
+    return {split: frame.height for split, frame in frames.items()}
+
+
+def _audit(recipe: str, profile: str, train: pl.DataFrame, heldout: pl.DataFrame) -> list[Check]:
+    from data_contracts.audit.audit import audit_rows, audit_splits
+    from data_contracts.limits import load_limits
+
+    limits = load_limits(recipe, profile)
+    return [*audit_rows(train, limits), *audit_splits(train, heldout, limits)]
+
+
+def _refuse_failed(checks: list[Check], recipe: str, profile: str) -> None:
+    if bad := failures(checks):
+        sentences = "\n".join(f"  - {one.sentence()}" for one in bad)
+        where = f"data_contracts/{recipe}/limits.yaml, profile {profile}"
+        raise ContractError(
+            f"validate_dataset: {len(bad)} of {len(checks)} checks on the set did not pass ({where}).\n{sentences}"
+        )
+
+
 def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:
     """Measure the written files; see the module's docstring.
 
     Raises:
         ContractError: an audit check failed or could not tell.
     """
-    from data_contracts.audit.audit import audit_rows, audit_splits
-    from data_contracts.limits import load_limits
     from data_contracts.rows.rows_file import read_rows
 
-    limits = load_limits(job.recipe, config.limits)
     train, heldout = (read_rows(job.out / f"{split}.jsonl") for split in SPLITS)
-    checks = [*audit_rows(train, limits), *audit_splits(train, heldout, limits)]
+    checks = _audit(job.recipe, config.limits, train, heldout)
     tokenizer = hf_model.load_tokenizer(job.inputs["base"])
     for split, frame in zip(SPLITS, (train, heldout), strict=True):
         rows = read_token_rows(job.out / f"{split}.parquet")
@@ -118,12 +156,7 @@ def verify_rows(config: ValidateConfig, job: Job) -> list[Check]:
     checks.append(check("prompt contract that the rows carry", carried[:16], "==", expected[:16]))
     asked = list(heldout.iter_rows(named=True))
     checks.append(gates_that_can_tell(load_gates(job.recipe), load_recipe(job.recipe), asked))
-    if bad := failures(checks):
-        sentences = "\n".join(f"  - {one.sentence()}" for one in bad)
-        where = f"data_contracts/{job.recipe}/limits.yaml, profile {config.limits}"
-        raise ContractError(
-            f"validate_dataset: {len(bad)} of {len(checks)} checks on the set did not pass ({where}).\n{sentences}"
-        )
+    _refuse_failed(checks, job.recipe, config.limits)
     return checks
 
 
@@ -162,7 +195,7 @@ def token_checks(
             "==",
             0,
             detail=f"longest {longest} tokens of {config.max_length_tokens}",
-            fix="Shorten the rows or raise validate.max_length_tokens",
+            fix="Shorten the rows or raise validate_rows.max_length_tokens",
         ),
         check(
             f"{split} rows whose supervised span is not exactly the answer",

@@ -129,6 +129,29 @@ def _fields(user: str) -> list[str]:
     return [name for _, name, _, _ in string.Formatter().parse(user) if name]
 
 
+def prompt_problems(prompt: PromptContract, rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Fields of the prompt that no row of their task holds as text; tasks of rows that the prompt has no words for."""
+    where = f"data_contracts/{prompt.recipe}/{_FILES[prompt.prompt_set]}"
+    problems = []
+    for task, user in prompt.users.items():
+        mine = [row for row in rows if task in ("", row.get("task"))]
+        columns = dict.fromkeys(name for row in mine for name, value in row.items() if isinstance(value, str))
+        section = f"'# user{task and ': ' + task}'"
+        problems += [
+            f"{where} names the field {{{name}}} in section {section}, which none of {len(mine):,} rows holds as text. Found "
+            f"{', '.join(columns)}. Correct the field, or add the column to the rows."
+            for name in dict.fromkeys(_fields(user))
+            if mine and name not in columns
+        ]
+    tasks = dict.fromkeys(str(row.get("task")) for row in rows)
+    if "" not in prompt.users and (missing := [task for task in tasks if task not in prompt.users]):
+        problems.append(
+            f"{where} has no words for the task(s) {', '.join(missing)} of the rows. Known: {', '.join(prompt.users)}. "
+            "Correct the rows, or add a section '# user: <task>'."
+        )
+    return problems
+
+
 @lru_cache
 def load_prompt(recipe: str, prompt_set: PromptSet = "trained") -> PromptContract:
     """Read the words of a set (`data_contracts/<recipe>/prompt.md`) and the schema of its `output.py`.

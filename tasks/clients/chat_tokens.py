@@ -37,7 +37,7 @@ class Prompts:
         limits = [one for one in (hf_model.own_context_tokens(folder), max_tokens) if one]
         if not limits:
             raise ArtifactError(
-                f"model: config.json of {folder.name} does not say its context. Set vllm.max_model_len_tokens."
+                f"model: config.json of {folder.name} does not say its context. Set generate.vllm.max_model_len_tokens."
             )
         return cls(folder, tokenizer, min(limits))
 

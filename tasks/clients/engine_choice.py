@@ -79,7 +79,7 @@ class AnsweringConfig(Settings):
     def _plain_address(cls, value: str | None) -> str | None:
         if value is not None and (problem := url_problem(value)):
             # not a ValueError: its message would show the value, and with it a password
-            raise ConfigError(f"config: teacher.base_url {problem}.")
+            raise ConfigError(f"config: generate.base_url {problem}.")
         return value
 
     @model_validator(mode="after")

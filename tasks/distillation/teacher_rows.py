@@ -208,7 +208,7 @@ def _kinds(refused: list[_Seed]) -> dict[str, int]:
 
 
 def refuse_too_few(teacher: TeacherSettings, job: Job, made: TeacherRows) -> None:
-    """Raises ContractError when fewer rows than teacher.min_accepted_fraction were accepted; keeps the refused ones."""
+    """Raises ContractError when fewer rows than dataset.teacher.min_accepted_fraction were accepted; keeps the refused ones."""
     accepted, refused = made.facts["accepted_rows"], made.facts["refused_rows"]
     if accepted >= teacher.min_accepted_fraction * (accepted + refused):
         return
@@ -218,7 +218,7 @@ def refuse_too_few(teacher: TeacherSettings, job: Job, made: TeacherRows) -> Non
     example = str(made.refused[0]["reasons"][-1])
     raise ContractError(
         f"build_dataset: {accepted} of {accepted + refused} teacher-made rows were accepted; "
-        f"teacher.min_accepted_fraction is {teacher.min_accepted_fraction:g}. Refused: {reasons}; e.g. {example}. "
+        f"dataset.teacher.min_accepted_fraction is {teacher.min_accepted_fraction:g}. Refused: {reasons}; e.g. {example}. "
         f"All of them, with the answers: {kept}. Improve data_contracts/{job.recipe}/teacher.md or the seeds, take a "
         "stronger model, or lower the limit. What was answered is kept: only prompts that change are asked again."
     )

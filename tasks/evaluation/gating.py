@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -64,6 +65,33 @@ def _difference(
     return difference_interval(ours, theirs, gates.interval_fraction), rows
 
 
+def unknown_metrics(gates: Gates, recipe: Recipe) -> list[str]:
+    """`place: name` for every metric of gates.yaml that no evaluation of the recipe measures, with the nearest that it does.
+
+    `judge` measures `METRICS` of the recipe and, of each, the difference from the base and from the largest file.
+    """
+    stems = [name.removesuffix("_fraction") for name in recipe.METRICS]
+    over_base = [f"tuned_over_base_{stem}_lower_bound" for stem in stems]
+    drops = [f"quantised_{stem}_drop_fraction" for stem in stems]
+    named = {
+        "metrics": (list(gates.metrics), [*recipe.METRICS, *over_base, *drops]),
+        "ceiling_metric": ([gates.ceiling_metric], recipe.METRICS),
+        "shown": (gates.shown, recipe.METRICS),
+        "ranking": ([entry.metric for entry in gates.ranking], recipe.METRICS),
+    }
+    return [
+        f"{place}: nothing measures {name}. {_nearest(name, known)}"
+        for place, (names, known) in named.items()
+        for name in names
+        if name not in known
+    ]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
+
+
 def gates_that_can_tell(gates: Gates, recipe: Recipe, rows: Sequence[dict]) -> Check:
     """Told before anything is spent: how many gates have enough held-out rows that speak of their metric.
 
@@ -75,6 +103,7 @@ def gates_that_can_tell(gates: Gates, recipe: Recipe, rows: Sequence[dict]) -> C
     needed = {name: gates.metrics[name].rows_needed for name in asked}
     few = [f"{name}: {count} of {needed[name]}" for name, count in asked.items() if count < needed[name]]
     able = len(asked) - len(few)
+    few += unknown_metrics(gates, recipe)
     if len(rows) < gates.min_heldout_rows:
         few, able = [f"{len(rows)} held-out rows of {gates.min_heldout_rows}", *few], 0
     warning = f"the others will end in 'cannot tell', and nothing is published: {'; '.join(few)}" if few else ""

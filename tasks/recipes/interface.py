@@ -72,6 +72,8 @@ class Recipe(Protocol[ParsedT]):
     """The names that `score` gives, in the order in which boards show them."""
     SOURCES: tuple[str, ...]
     """Values of `dataset.source` that `build_rows` knows."""
+    ENDLESS_SOURCES: tuple[str, ...]
+    """Those of any number of rows, of which a smaller set is the beginning of a larger one."""
     KEEPS_TRACE: bool
     """An answer begins with a thinking trace that belongs to the row; elsewhere a model's thoughts are cut off."""
     ROW_FILES: tuple[str, ...]

@@ -108,8 +108,9 @@ def test_every_training_of_a_distillation_is_held_to_its_card(known):
     nano = {"source": "nano"}
     oss = {"base": OSS.model_dump(), "train": WITH_EXPERTS.model_dump(), "hardware": "h100"}
     config = {"name": "x", "recipe": "proofkit", "teacher": oss, "student": {"base": nano}}
-    with pytest.raises(ConfigError, match=r"beside that of h100: 85\.49 GiB"):
+    with pytest.raises(ConfigError, match=r"beside that of h100: 85\.49 GiB") as caught:
         list(refuse_too_small_cards(DistillConfig.model_validate(config)))
+    assert "teacher.train.batch_rows, teacher.validate_rows.max_length_tokens" in str(caught.value)
     config["teacher"] = {"base": nano}
     assert list(refuse_too_small_cards(DistillConfig.model_validate(config))) == []
     config["student"] = {"base": nano, "hardware": "h100"}

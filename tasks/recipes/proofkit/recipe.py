@@ -18,6 +18,7 @@ from tasks.recipes.proofkit.gates import GATE_METRICS, PASS_METRIC, gate_scores,
 from tasks.recipes.proofkit.parsing import Parsed, completion, parse_output, reads_back
 
 __all__ = [
+    "ENDLESS_SOURCES",
     "EVALUATION_FILES",
     "KEEPS_TRACE",
     "METRICS",
@@ -42,6 +43,7 @@ METRICS: tuple[str, ...] = (PASS_METRIC, *GATE_METRICS)
 """What `score` measures on a row, in the order in which boards show it."""
 EXAMPLES = CONTRACTS_FOLDER / "proofkit" / "examples"
 SOURCES: tuple[str, ...] = ("built", "nano", "gold")
+ENDLESS_SOURCES: tuple[str, ...] = ("built",)
 ROW_FILES: tuple[str, ...] = ("examples/gold.jsonl", "examples/heldout.jsonl", "world/**/*.yaml")
 EVALUATION_FILES: tuple[str, ...] = ("examples/reference.jsonl",)
 KEEPS_TRACE: bool = False
@@ -75,7 +77,10 @@ def _by_hand(train_rows: int, heldout_rows: int, seed: int) -> tuple[list[dict],
     short = [f"{n} rows of {name}.jsonl asked for, it holds {len(rows[name])}" for name, n in wanted.items()
              if n > len(rows[name])]  # fmt: skip
     if short:
-        raise ConfigError(f"dataset: {'; '.join(short)}. Lower train_rows or heldout_rows, or take source built.")
+        raise ConfigError(
+            f"dataset: {'; '.join(short)}. Lower dataset.train_rows or dataset.heldout_rows, "
+            "or set dataset.source to built."
+        )
     for some in rows.values():
         random.Random(seed).shuffle(some)
     return rows["gold"][:train_rows], rows["heldout"][:heldout_rows]

@@ -30,6 +30,7 @@ from tasks.recipes.signals.answers import (
 )
 
 __all__ = [
+    "ENDLESS_SOURCES",
     "ERROR_FIELDS",
     "EVALUATION_FILES",
     "FIELDS",
@@ -67,6 +68,7 @@ METRICS: tuple[str, ...] = (
 )  # fmt: skip
 """What `score` measures on a row, in the order in which boards show it."""
 SOURCES: tuple[str, ...] = ("nano", "gold")
+ENDLESS_SOURCES: tuple[str, ...] = ()
 ROW_FILES: tuple[str, ...] = (
     "teacher.md",
     "examples/gold.jsonl",
@@ -105,7 +107,9 @@ def build_rows(source: str, train_rows: int, heldout_rows: int, seed: int) -> tu
         for name, n in splits.items()
         if n > len(rows[name])
     ]:
-        raise ConfigError(f"dataset: {'; '.join(short)}. Lower train_rows or heldout_rows, or add examples.")
+        raise ConfigError(
+            f"dataset: {'; '.join(short)}. Lower dataset.train_rows or dataset.heldout_rows, or add examples."
+        )
     import random
 
     for some in rows.values():

@@ -218,6 +218,23 @@ def test_a_base_of_the_hub_does_not_depend_on_the_words_of_a_prompt():
     assert STAGE.key_parts(other, BaseConfig(model_id="owner/name"), {}).work_key == parts.work_key
 
 
+def test_a_metric_renamed_in_score_makes_no_base_dataset_training_or_export_again(tmp_path, monkeypatch):
+    """In a copy of the project. What scores answers is made again; the rows' gates are only counted again."""
+    before = {name: parts_of(name) for name in STAGES}
+    for package in ("tasks", "data_contracts"):
+        shutil.copytree(code.PROJECT_ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PROJECT_ROOT", tmp_path)
+    path = tmp_path / "tasks" / "recipes" / "signals" / "recipe.py"
+    text = path.read_text("utf-8")
+    assert text.count('"magnitude_error"') == 2, "in METRICS and in score()"
+    path.write_text(text.replace('"magnitude_error"', '"size_error"'), "utf-8")
+    after = {name: parts_of(name) for name in STAGES}
+    made_again = {name for name in STAGES if after[name].work_key != before[name].work_key}
+    assert made_again == {"evaluate_model", "compare_models", "judge_answers"}
+    measured_again = {name for name in STAGES if after[name].checks_digest != before[name].checks_digest}
+    assert measured_again - made_again == {"validate_dataset"}
+
+
 def test_an_engine_that_a_config_does_not_use_is_not_in_its_key():
     from tasks.train_lora import STAGE
     from tasks.training.config import TrainConfig

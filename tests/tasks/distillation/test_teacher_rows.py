@@ -194,7 +194,7 @@ def test_too_few_accepted_rows_fail_with_the_reasons_counted(tmp_path, server):
     with pytest.raises(ContractError) as error:
         build_dataset(config_for(server), job)
     told = str(error.value)
-    assert "6 of 12 teacher-made rows were accepted; teacher.min_accepted_fraction is 0.8" in told
+    assert "6 of 12 teacher-made rows were accepted; dataset.teacher.min_accepted_fraction is 0.8" in told
     assert "Refused: 3 length, 2 truncated, 1 refusal" in told
     kept = (job.work / "refused.jsonl").read_text("utf-8").splitlines()
     assert len(kept) == 6 and str(job.work / "refused.jsonl") in told
