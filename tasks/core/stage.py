@@ -100,6 +100,8 @@ class Stage:
     """Further ones that only verification reads."""
     outside: Callable[[BaseModel], list[str]] | None = None
     """Files of the user's that the config names: their content counts, not their path."""
+    checks_outside: Callable[[BaseModel], list[str]] | None = None
+    """Further ones that only verification reads."""
     secrets: tuple[str, ...] = ()
     """Environment variables that its child process may see although they are secrets; it sees no other."""
     named_secrets: Callable[[BaseModel], list[str]] | None = None
@@ -137,6 +139,7 @@ class Stage:
         checks = {
             "config": checks_settings,
             "inputs": {name: digest for name, digest in named.items() if name in self.checks_inputs},
+            "outside": [sha256_file(Path(path)) for path in self.checks_outside(config)] if self.checks_outside else [],
             "stack": keys.versions(self.checks_stack),
             **_files_and_code(self.verify, run.recipe, (*contract, *self.checks_contract), self.checks_texts),
         }
