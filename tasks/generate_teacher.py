@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from data_contracts.prompting.prompt import PromptSet, load_prompt
 from data_contracts.verdict import Check, check, report
-from tasks.clients.engine_choice import API_KEY, AnsweringConfig, open_answerer
+from tasks.clients.engine_choice import AnsweringConfig, open_answerer
 from tasks.clients.response_log import AnswerLog
 from tasks.clients.vllm_settings import stack_files
 from tasks.core.child import silent
@@ -244,7 +244,7 @@ STAGE = Stage(
     contract=("prompt.md", "prompt_rich.md", "output.py"),
     outside=_outside,
     texts=("tasks/clients/vllm_worker.py",),  # run by path, imported by nothing
-    secrets=(API_KEY,),
+    named_secrets=lambda config: [config.endpoint.api_key_env] if config.engine == "endpoint" else [],
 )
 
 if __name__ == "__main__":

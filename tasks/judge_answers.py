@@ -257,7 +257,7 @@ STAGE = Stage(
     optional_stack=lambda config: _LOCAL_STACK if any(one.local_model for one in config.judges) else (),
     contract=("prompt.md", "prompt_rich.md", "output.py", "rubric.md"),
     texts=tuple(f"tasks/reports/{name}" for name in ("answers.html.j2", "report.css", "answers.css", "report.js")),
-    outside=lambda config: [path for one in config.judges for path in one.files],
+    outside=lambda config: [path for one in config.judges for path in one.model_files],
     named_secrets=lambda config: [one.api_key_env for one in config.judges if one.base_url],
 )
 

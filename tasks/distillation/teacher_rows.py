@@ -74,13 +74,13 @@ def ask_teacher(teacher: TeacherSettings, job: Job, own: list[dict], source: Sou
             asks = [_ask(teacher, where, recipe, seed) for seed in left]
             answers = answer_all(asks, log, source, job.beat, done)
             done += len(asks)
-            _judge(recipe, job.recipe, limits, teacher.name, left, answers)
+            _judge(recipe, job.recipe, limits, teacher.served_as, left, answers)
             for one in answers:
                 tokens += Counter(prompt_tokens=one.prompt_tokens, completion_tokens=one.completion_tokens)
             left = [seed for seed in left if seed.row is None and not seed.no_room]
     rows = [seed.row for seed in seeds if seed.row is not None]
     refused = [seed for seed in seeds if seed.row is None]
-    facts = {"model": teacher.name, "accepted_rows": len(rows), "refused_rows": len(refused), "prompts": done}
+    facts = {"model": teacher.served_as, "accepted_rows": len(rows), "refused_rows": len(refused), "prompts": done}
     facts |= {"reasons": _kinds(refused), **{name: tokens[name] for name in ("prompt_tokens", "completion_tokens")}}
     return TeacherRows(rows, [_refused(seed) for seed in refused], facts)
 
@@ -154,7 +154,7 @@ def _ask(teacher: TeacherSettings, where: str, recipe: ModuleType, seed: _Seed) 
     if seed.reasons:
         told = "\n".join(f"- {reason}" for reason in seed.reasons)
         last = {**last, "content": f"{last['content']}\n\nEarlier answers were refused:\n{told}\nWrite it anew."}
-    return Ask(where, teacher.name, (*before, last), seed.max_tokens, teacher.temperature)
+    return Ask(where, teacher.served_as, (*before, last), seed.max_tokens, teacher.sent_temperature)
 
 
 def _judge(
