@@ -24,7 +24,6 @@ from tasks.core.errors import GateError
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
 from tasks.formats.jsonl import read_lines
-from tasks.prompts import chat
 from tasks.prompts.prompt_digest import contract_digest
 from tasks.release import assemble
 from tasks.release.modelfile import render_modelfile
@@ -34,8 +33,7 @@ from tasks.reports.card import render_card
 from tasks.reports.data import ReleaseData
 from tasks.reports.leaderboard import leaderboard_json
 from tasks.reports.report import render_report
-from tasks.runtimes import hf_model
-from tasks.runtimes.llama_model import LlamaEngine
+from tasks.runtimes.greedy_model import open_model
 
 BOARD = "judgement"
 """The optional input that becomes the release's folder board/."""
@@ -200,17 +198,13 @@ def golden_checks(config: PublishConfig, job: Job, release: Path, where: str) ->
 
 
 def _answers_of(job: Job, release: Path, rows: list[dict], asked: dict) -> dict[str, list[str]]:
-    with hf_model.quiet():
-        tokenizer = hf_model.load_tokenizer(release / "model")
-        model = hf_model.load_model(release / "model", asked["compute_dtype"])
-    limit_tokens = asked["max_new_tokens"]
-    stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-    prompts = [chat.text_ids(tokenizer, chat.prompt_text(tokenizer, load_prompt(job.recipe), row)) for row in rows]
-    found = {"merged": [one.text for one in hf_model.generate(model, tokenizer, prompts, limit_tokens, stops)]}
-    for path in sorted((release / "gguf").glob("*.gguf")):
-        with LlamaEngine(path) as engine:
-            chats = [engine.tokenize(engine.render_chat(load_prompt(job.recipe).messages(row))) for row in rows]
-            found[_quantization(path)] = [one.text for one in engine.generate(chats, limit_tokens)]
+    files = {"merged": release / "model"}
+    files |= {_quantization(path): path for path in sorted((release / "gguf").glob("*.gguf"))}
+    found = {}
+    for name, path in files.items():
+        with open_model(path, asked["compute_dtype"]) as model:
+            chats = [model.tokenize(model.render(load_prompt(job.recipe).messages(row))) for row in rows]
+            found[name] = [answer.text for answer in model.generate(chats, asked["max_new_tokens"])]
     return found
 
 

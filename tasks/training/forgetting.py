@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from tasks.prompts import chat
 from tasks.recipes import keeps_trace, load_recipe
 from tasks.runtimes import hf_model
 from tasks.runtimes.generation import Generation
+from tasks.runtimes.greedy_model import FolderModel
 from tasks.training.config import ForgettingConfig
 from tasks.training.forgetting_checks import Measured, check_general_loss, judge
 
@@ -45,17 +45,16 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
     base, traced = job.inputs["base"], keeps_trace(job.recipe)
     with hf_model.quiet():
         tokenizer = hf_model.load_tokenizer(base)
-    header = chat.answer_header(tokenizer)
     asked, prompts = _read(job, "heldout", config.probe_rows if traced else 0)
     longest_tokens = longest_completion_tokens(job.inputs["rows"] / "train.parquet")
     limit_tokens = answer_limit_tokens(config.probe_answer_ratio, longest_tokens, _context_left(base, prompts))
 
     def losses_and_answers(which: str, trained: Path | None) -> tuple[list[float], list[Generation]]:
-        with hf_model.quiet():
-            model = hf_model.load_model(base, compute_dtype, adapter=trained)
-        answers = _answers(model, tokenizer, prompts, limit_tokens, named(job.beat, f"forgetting probe, {which} model"))
-        losses = general_losses(model, tokenizer, named(job.beat, f"general text, {which} model"))
-        return losses, [replace(a, text=a.text.removeprefix(header)) for a in answers]
+        opened = FolderModel(base, compute_dtype, trained)
+        prompt_ids = [row[:start] for row, start in prompts]
+        beat = named(job.beat, f"forgetting probe, {which} model")
+        answers = opened.generate(prompt_ids, limit_tokens, _BATCH_ROWS, beat)
+        return general_losses(opened.model, tokenizer, named(job.beat, f"general text, {which} model")), answers
 
     with hf_model.few_threads(base):
         before, after = losses_and_answers("base", None), losses_and_answers("tuned", job.out)
@@ -67,6 +66,7 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
     answered = [{"row": row, "before": one.text, "after": other.text} for row, one, other in lines]
     (job.work / ANSWERS_FILE).write_text(as_lines(answered), "utf-8")
     rows, ids = _read(job, "train", _REFERENCE_ROWS)
+    header = chat.answer_header(tokenizer)
     taught = [tokenizer.decode(row[start:-1]).removeprefix(header) for row, start in ids]
     read = load_recipe(job.recipe).probe().traces
     numbers = [
@@ -95,18 +95,6 @@ def _read(job: Job, split: str, n_rows: int) -> tuple[list[dict], list[TokenRow]
     with (job.inputs["rows"] / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
         rows = [json.loads(line) for line in islice(lines, n_rows)]
     return rows, read_token_rows(job.inputs["rows"] / f"{split}.parquet", n_rows)
-
-
-def _answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[TokenRow],
-    limit_tokens: int,
-    beat: Beat,
-) -> list[Generation]:
-    stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-    prompts = [row[:start] for row, start in rows]
-    return hf_model.generate(model, tokenizer, prompts, limit_tokens, stops, _BATCH_ROWS, beat)
 
 
 def general_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, beat: Beat = silent) -> list[float]:
