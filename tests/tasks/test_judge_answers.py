@@ -7,7 +7,7 @@ import json
 import pytest
 
 from data_contracts.errors import ArtifactError, ConfigError
-from tasks.clients import openai_endpoint
+from tasks.core.backoff import Backoff
 from tasks.core.errors import TransientError
 from tasks.core.stage import execute
 from tasks.judge_answers import STAGE, JudgeConfig, judge_answers
@@ -26,7 +26,7 @@ ANSWERS = {
 @pytest.fixture(autouse=True)
 def _letters(monkeypatch):
     world.use_letters(monkeypatch)
-    monkeypatch.setattr(openai_endpoint.ChatEndpoint, "_pause_s", lambda self, attempt, asked_s: 0.01)
+    monkeypatch.setattr(Backoff, "wait_s", lambda self, failed_attempts, at_least_s=None: 0.01)
 
 
 @pytest.fixture

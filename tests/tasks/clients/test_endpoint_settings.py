@@ -44,9 +44,9 @@ def test_the_key_and_the_patience_reach_the_client(monkeypatch):
     monkeypatch.setenv("OTHER_API_KEY", "right")
     settings = EndpointSettings(**MODEL, api_key_env="OTHER_API_KEY", concurrency=3, retries=2, timeout_s=7)
     with settings.client(settings.base_url) as client:
-        assert (client._key, client._concurrency, client._retries, client._timeout_s) == ("right", 3, 2, 7)
+        assert (client._key, client._concurrency, client._backoff.max_attempts, client._timeout_s) == ("right", 3, 3, 7)
     with settings.client(settings.base_url, retries=0) as client:
-        assert client._retries == 0
+        assert client._backoff.max_attempts == 1
 
 
 def test_a_key_that_logs_would_not_hide_is_refused():
