@@ -25,7 +25,7 @@ from tasks.core.stage import Job, Stage, child_main
 from tasks.evaluation.gating import beside_teacher, judge
 from tasks.evaluation.local_models import Answers, AskingConfig, LocalModel, ask_all
 from tasks.evaluation.survey import Scores, Survey
-from tasks.formats.jsonl import read_lines
+from tasks.formats.jsonl import read_lines, write_json
 from tasks.prompts.prompt_digest import contract_digest, read_carried, refuse_another_contract
 from tasks.recipes import load_recipe
 
@@ -66,15 +66,13 @@ def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
     if TEACHER in scores:
         for model, checks in verdicts.items():
             checks.append(beside_teacher(scores[model], scores[TEACHER], gates, config.max_below_teacher_fraction))
-    _write(job.out / "leaderboard.json", [survey.board_row(one, gates.interval_fraction) for one in everyone])
-    _write(job.out / "verdict.json", {k: [c.model_dump(mode="json") for c in found] for k, found in verdicts.items()})
+    write_json(job.out / "leaderboard.json", [survey.board_row(one, gates.interval_fraction) for one in everyone])
+    write_json(
+        job.out / "verdict.json", {k: [c.model_dump(mode="json") for c in found] for k, found in verdicts.items()}
+    )
     survey.write_answers(job.out, everyone)
     speeds = {one.model: round(one.generated_tokens / one.seconds, 1) for one in everyone if one.seconds}
     return {"tokens_per_s": speeds, "generated_tokens": sum(one.generated_tokens for one in everyone)}
-
-
-def _write(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _heldout(job: Job) -> list[dict]:

@@ -26,7 +26,7 @@ from tasks.core.artifact import canonical_json
 from tasks.core.errors import ConfigError
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.formats.jsonl import read_lines
+from tasks.formats.jsonl import read_lines, write_json, write_lines
 from tasks.judging.answer_table import AnswerTable, read_answers, self_judging
 from tasks.judging.judge import Family, Heard, Identity, JudgeSettings, identity_of, twice_on_the_panel
 from tasks.judging.panel import FLOOR, GATE_SHARE, JUDGE_SHARE, YARDSTICK, Limits
@@ -106,10 +106,10 @@ def judge_answers(config: JudgeConfig, job: Job) -> dict:
         {"name": judge.name, "structured": one.structured, "died": one.died}
         for judge, one in zip(config.judges, heard, strict=True)
     ]
-    _lines(job.out / VERDICTS, records)
-    _json(job.out / PANEL, told)
+    write_lines(job.out / VERDICTS, records)
+    write_json(job.out / PANEL, told)
     board = board_from(plan, config.judges, identities, told, records, load_recipe(job.recipe), config.limits)
-    _json(job.out / BOARD, board)
+    write_json(job.out / BOARD, board)
     _text(job.out / "leaderboard.md", board_markdown(board))
     draw_board(board, job.out / "leaderboard.png")
     _text(job.out / "answers.html", render_answers(board, records, plan.table, load_recipe(job.recipe), plan.rubric))
@@ -167,17 +167,8 @@ def _facts(config: JudgeConfig, heard: list[Heard], records: list[dict]) -> dict
     return {"verdicts": len(records), "tokens": tokens}
 
 
-def _json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "ascii")
-
-
 def _text(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8", "replace"))  # half a surrogate pair of a model becomes a question mark
-
-
-def _lines(path: Path, records: list[dict]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(one) + "\n" for one in records)  # ASCII: half a surrogate pair too
 
 
 def _board(folder: Path) -> dict:

@@ -23,7 +23,7 @@ from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import GateError
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.formats.jsonl import read_lines
+from tasks.formats.jsonl import read_lines, write_json
 from tasks.prompts.prompt_digest import contract_digest
 from tasks.release import assemble
 from tasks.release.modelfile import render_modelfile
@@ -109,12 +109,12 @@ def _write_release(config: PublishConfig, job: Job, release: ReleaseData) -> Non
     _text(out / "Modelfile", modelfile)
     _text(out / "README.md", render_card(release))
     _text(out / "report.html", render_report(release))
-    _text(out / "leaderboard.json", json.dumps(leaderboard_json(release), indent=1, ensure_ascii=False) + "\n")
+    write_json(out / "leaderboard.json", leaderboard_json(release))
     shutil.copyfile(job.inputs["rows"] / "heldout.jsonl", out / "heldout.jsonl")
     if BOARD in job.inputs:
         shutil.copytree(job.inputs[BOARD], out / "board", ignore=shutil.ignore_patterns("manifests"))
     lineage = {role: read_manifest(path) for role, path in job.manifests.items()}
-    _text(out / "manifest.json", json.dumps(lineage, indent=1, sort_keys=True) + "\n")
+    write_json(out / "manifest.json", lineage, sort_keys=True)
 
 
 def gguf_path(name: str, path: Path) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from tasks.evaluation.local_models import Answers
+from tasks.formats.jsonl import write_lines
 from tasks.measures.bootstrap import measure_of, score_of
 
 Scores = dict[str, list[float | None]]
@@ -89,12 +89,12 @@ class Survey:
             right = {model: self.recipe.all_right(row, answer) for model, answer in parsed.items()}
             scores = {model: self.recipe.score(row, answer) for model, answer in parsed.items()}
             lines.append({"row": row, "answers": texts, "right": right, "scores": scores})
-        _write_lines(folder / "answers.jsonl", lines)
+        write_lines(folder / "answers.jsonl", lines)
         changed = [
             {"kind": kind, "row": i, "changed": row, "answers": {one.model: one.texts[place] for one in everyone}}
             for place, (kind, i, row) in enumerate(self.probes, len(lines))
         ]
-        _write_lines(folder / "probes.jsonl", changed)
+        write_lines(folder / "probes.jsonl", changed)
 
     def _metamorphic(self, parsed: list) -> dict[str, list[float]]:
         """Kind of change -> for each changed row, did the answer follow as it must."""
@@ -108,8 +108,3 @@ class Survey:
     def _parsed(self, rows: Iterable[dict], texts: Iterable[str]) -> list:
         """The answers to `rows`, read back; further texts are left out."""
         return [self.recipe.parse_output(text, row) for row, text in zip(rows, texts, strict=False)]
-
-
-def _write_lines(path: Path, lines: list[dict]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)  # ASCII: an answer may hold half a surrogate pair

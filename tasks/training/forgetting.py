@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from data_contracts.verdict import Check, report
 from tasks.core.progress import UNIT, Beat, named, silent
 from tasks.core.stage import Job
-from tasks.formats.jsonl import as_lines
+from tasks.formats.jsonl import write_lines
 from tasks.formats.token_rows import TokenRow, longest_completion_tokens, read_token_rows
 from tasks.prompts import chat
 from tasks.recipes import keeps_trace, load_recipe
@@ -64,7 +64,7 @@ def check_forgetting(config: ForgettingConfig, compute_dtype: str, job: Job) -> 
         return [general, report("answers probed for their traces", 0, detail=why)]
     lines = zip(asked, before[1], after[1], strict=True)
     answered = [{"row": row, "before": one.text, "after": other.text} for row, one, other in lines]
-    (job.work / ANSWERS_FILE).write_text(as_lines(answered), "utf-8")
+    write_lines(job.work / ANSWERS_FILE, answered)
     rows, ids = _read(job, "train", _REFERENCE_ROWS)
     header = chat.answer_header(tokenizer)
     taught = [tokenizer.decode(row[start:-1]).removeprefix(header) for row, start in ids]
