@@ -1,7 +1,7 @@
 """Ask any list of models the same held-out rows, and say which of them can be told apart.
 
 Reads:    models from the Hub, from folders, GGUF files, endpoints, or a finetune run's artifacts; held-out rows.
-Writes:   leaderboard.json (scores with intervals, ranks, pairs, distances), leaderboard.md, leaderboard.png,
+Writes:   comparison.json (scores with intervals, ranks, pairs, distances), comparison.md, comparison.png,
           answers.jsonl and probes.jsonl (every answer of every model).
 Verifies: every model answered every row once; every scored file still has the digest it is listed under; the labels score 1;
           scores and ranks follow again from the written answers; the table names every model; the picture opens and is not

@@ -2,7 +2,7 @@
 
 Reads:    base, adapter, merged, gguf (the very files that would be published), rows (held-out); teacher, a larger model that
           they were distilled from, if there is one.
-Writes:   leaderboard.json (scores with intervals, sizes, digests), answers.jsonl (every answer and what it scores),
+Writes:   scores.json (scores with intervals, sizes, digests), answers.jsonl (every answer and what it scores),
           probes.jsonl (the same for rows whose input was changed), verdict.json (each gate beside its number, per file).
 Verifies: every model answered every row once; every scored file still has the digest it is listed under; the ceiling row
           scores 1; every score is the mean of its rows; every gate was judged. A gate that fails is a verdict, not an
@@ -66,7 +66,7 @@ def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
     if TEACHER in scores:
         for model, checks in verdicts.items():
             checks.append(beside_teacher(scores[model], scores[TEACHER], gates, config.max_below_teacher_fraction))
-    write_json(job.out / "leaderboard.json", [survey.board_row(one, gates.interval_fraction) for one in everyone])
+    write_json(job.out / "scores.json", [survey.board_row(one, gates.interval_fraction) for one in everyone])
     write_json(
         job.out / "verdict.json", {k: [c.model_dump(mode="json") for c in found] for k, found in verdicts.items()}
     )
@@ -112,7 +112,7 @@ def _judge(one: Answers, scores: dict[str, Scores], gates: Gates, floor: dict[st
 
 def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:
     """Measure the evaluation itself; see the module's docstring."""
-    board = json.loads((job.out / "leaderboard.json").read_text("utf-8"))
+    board = json.loads((job.out / "scores.json").read_text("utf-8"))
     verdicts = json.loads((job.out / "verdict.json").read_text("utf-8"))
     lines = read_lines(job.out / "answers.jsonl")
     rows, models = _heldout(job), [row["model"] for row in board]

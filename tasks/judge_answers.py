@@ -1,9 +1,9 @@
 """Let a panel of judges score the answers of one or more evaluations, and make the board of it.
 
-Reads:    one or more evaluations (answers.jsonl, leaderboard.json), under any input names; optionally `older_board`, a
-          judgement of before.
-Writes:   verdicts.jsonl (every verdict of every judge as it came, with the reason when it is unscored), leaderboard.json,
-          leaderboard.md, leaderboard.png, answers.html (prompt by prompt, with every judge's scores), panel.json (who was
+Reads:    one or more evaluations (answers.jsonl, scores.json) or comparisons (answers.jsonl, comparison.json), under any input
+          names; optionally `older_board`, a judgement of before.
+Writes:   verdicts.jsonl (every verdict of every judge as it came, with the reason when it is unscored), judgement.json,
+          judgement.md, judgement.png, answers.html (prompt by prompt, with every judge's scores), panel.json (who was
           asked how); diff.md beside an older board.
 Verifies: every judge was asked exactly what rubric, task and answer make, about each different answer once, and nothing
           that names a model; each verdict follows from the judge's raw words; unscored has a reason; the board follows
@@ -38,7 +38,7 @@ from tasks.reports.judging_text import board_diff, board_markdown
 
 OLDER = "older_board"
 """The one input that is no evaluation: a judgement, or a board kept from before."""
-VERDICTS, PANEL, BOARD = "verdicts.jsonl", "panel.json", "leaderboard.json"
+VERDICTS, PANEL, BOARD = "verdicts.jsonl", "panel.json", "judgement.json"
 
 
 class JudgeConfig(Settings):
@@ -110,8 +110,8 @@ def judge_answers(config: JudgeConfig, job: Job) -> dict:
     write_json(job.out / PANEL, told)
     board = board_from(plan, config.judges, identities, told, records, load_recipe(job.recipe), config.limits)
     write_json(job.out / BOARD, board)
-    _text(job.out / "leaderboard.md", board_markdown(board))
-    draw_board(board, job.out / "leaderboard.png")
+    _text(job.out / "judgement.md", board_markdown(board))
+    draw_board(board, job.out / "judgement.png")
     _text(job.out / "answers.html", render_answers(board, records, plan.table, load_recipe(job.recipe), plan.rubric))
     if OLDER in job.inputs:
         _text(job.out / "diff.md", board_diff(_board(job.inputs[OLDER]), board))
@@ -224,14 +224,14 @@ def _off_formula(board: dict, top: float) -> int:
 
 def _page_checks(out: Path, plan: Plan) -> list[Check]:
     page = (out / "answers.html").read_text("utf-8")
-    image = (out / "leaderboard.png").read_bytes()
+    image = (out / "judgement.png").read_bytes()
     style = page.partition("</style>")[0]  # an answer may well speak of @import: there it is a word
     outside = sum(page.count(one) for one in ('src="http', 'href="http', '<link rel="stylesheet'))
     outside += sum(style.count(one) for one in ("@import", "url(http"))
     return [
         check("prompts on the page of answers", page.count('class="sample"'), "==", len(plan.table.rows)),
         check("things that the page of answers asks a server for", outside, "==", 0),
-        check("leaderboard.png is a picture", image[:8] == b"\x89PNG\r\n\x1a\n" and len(image) > 2000, "==", True),
+        check("judgement.png is a picture", image[:8] == b"\x89PNG\r\n\x1a\n" and len(image) > 2000, "==", True),
     ]
 
 

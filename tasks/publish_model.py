@@ -152,7 +152,7 @@ def verify_release(config: PublishConfig, job: Job) -> list[Check]:
 
 
 def _same_files(job: Job) -> list[Check]:
-    board = json.loads((job.inputs["evaluation"] / "leaderboard.json").read_text("utf-8"))
+    board = json.loads((job.inputs["evaluation"] / "scores.json").read_text("utf-8"))
     scored = {row["model"]: row["file_digest"] for row in board}
     exported = sorted(path.name for path in job.inputs["gguf"].glob("model-*.gguf"))
     released = sorted((job.out / "gguf").glob("*.gguf"))

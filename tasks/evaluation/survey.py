@@ -60,7 +60,7 @@ class Survey:
         return {name: sum(values) / len(values) for name, values in found.items()}
 
     def board_row(self, one: Answers, interval_fraction: float) -> dict:
-        """Everything that a leaderboard says about a model."""
+        """What scores.json, comparison.json and leaderboard.json say about a model."""
         parsed = self._parsed(self.asked, one.texts)
         shown = {**self.scores(one), **self._metamorphic(parsed)}
         paired = self.recipe.probe().paired_measures(self.rows, parsed[: len(self.rows)])
