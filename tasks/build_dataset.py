@@ -180,7 +180,7 @@ def verify_dataset(config: DatasetConfig, job: Job) -> list[Check]:
             0,
             detail=f"e.g. rows {unread[:5]}" if unread else "",
         ),
-        report("prompt contract", load_prompt(job.recipe).digest[:12]),
+        report("prompt words", load_prompt(job.recipe).words_digest[:12]),
         *(teacher_checks(config.teacher, job, taught) if config.teacher else ()),
     ]
 

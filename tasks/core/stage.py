@@ -232,7 +232,7 @@ def _build(stage, run, config, inputs, on_beat, store: Store, parts: keys.KeyPar
             "work_reused": before is not None,
             "rebuilt_because": because,
             "inputs": {name: artifact.model_dump(exclude={"files"}) for name, artifact in inputs.items()},
-            "prompt_contract": load_prompt(run.recipe).digest,
+            "prompt_words": load_prompt(run.recipe).words_digest,
             "verified": outcome["checks"],
             "facts": outcome["facts"],
             "cost": {**outcome["cost"], "seconds": round(time.monotonic() - started, 3)},
