@@ -72,7 +72,8 @@ class JudgeConfig(Settings):
     interval_fraction: float = Field(default=Limits.interval_fraction, gt=0.5, lt=1)
     """Coverage of the bootstrap intervals over the prompts."""
     ask_again: int = Field(default=0, ge=0)
-    """Raise it to ask again what a judge that stopped answering left open; verdicts that came are kept."""
+    """Raise it to send again what a judge that stopped answering left open; verdicts that came are kept. No code reads it: its
+    value in the work key is what has the judgement made again."""
 
     @field_validator("judges")
     @classmethod
