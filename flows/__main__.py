@@ -149,7 +149,7 @@ _Release = Annotated[Path, typer.Option("--folder", help="Folder of the releases
 
 @boards.command("diff")
 def boards_diff(
-    older: Annotated[str, typer.Argument(help="A file, a folder with a leaderboard.json, or a part of a kept name.")],
+    older: Annotated[str, typer.Argument(help="A file, a folder with a judgement.json, or a part of a kept name.")],
     newer: Annotated[str, typer.Argument(help="The same.")],
     folder: _Release = Path("release"),
 ) -> None:

@@ -16,7 +16,7 @@ from tasks.core.artifact import canonical_json, write_whole
 from tasks.reports.judging_text import board_diff
 
 _DIGEST_CHARS = 8
-BOARD = "leaderboard.json"
+BOARD = "judgement.json"
 
 
 def keep_board(folder: Path, name: str, judgement: Path, today: date | None = None) -> Path:

@@ -115,6 +115,7 @@ class FinetuneConfig(ReleasingConfig):
             *training_problems("train", self.train, self.validate_rows),
             *hardware_problems("hardware", self.hardware),
             *experts_problems("train", self.base, self.train),
+            *(f"  merge: {problem}." for problem in self.merge.problems()),
             *release_problems(self.publish, self.export),
         ]
 

@@ -111,6 +111,7 @@ class DistillConfig(ReleasingConfig):
         for name, block in {**trained, "student": self.student}.items():
             found += limits_problems(self.recipe, f"{name}.validate_rows.limits", block.validate_rows.limits)
             found += hardware_problems(f"{name}.hardware", block.hardware)
+            found += [f"  {name}.merge: {problem}." for problem in block.merge.problems()]
         for field, block, train in self.blocks:
             found += training_problems(field, train, block.validate_rows)
             found += experts_problems(field, block.base, train)

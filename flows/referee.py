@@ -76,7 +76,7 @@ def _scores(recipe: str, folder: Path, served: str, metric: str) -> list[float |
 
 
 def _noise_floor(folder: Path, served: str, metric: str) -> float:
-    board = json.loads((folder / "leaderboard.json").read_text("utf-8"))
+    board = json.loads((folder / "scores.json").read_text("utf-8"))
     return next(row for row in board if row["model"] == served)["noise_floor"].get(metric, float("inf"))
 
 

@@ -17,12 +17,11 @@ from pydantic import Field, model_validator
 
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
-from tasks.clients.engine_choice import API_KEY
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
 from tasks.distillation.teacher_rows import REFUSED, ask_teacher, asked_of, refuse_too_few, teacher_checks
-from tasks.distillation.teacher_settings import TeacherSettings, source_of
+from tasks.distillation.teacher_settings import TeacherSettings
 from tasks.formats.jsonl import as_lines, read_lines
 from tasks.recipes import load_recipe
 
@@ -65,7 +64,7 @@ def build_dataset(config: DatasetConfig, job: Job) -> dict:
         made = _Made(*_own_rows(config, job.recipe))
     else:
         train, heldout = _own_rows(config, job.recipe)
-        with source_of(config.teacher) as source:
+        with config.teacher.open_source() as source:
             taught = ask_teacher(config.teacher, job, train + heldout, source)
         refuse_too_few(config.teacher, job, taught)
         made = _Made(train + taught.rows, heldout, taught.refused, taught.facts)
@@ -186,7 +185,7 @@ def verify_dataset(config: DatasetConfig, job: Job) -> list[Check]:
             0,
             detail=f"e.g. rows {unread[:5]}" if unread else "",
         ),
-        report("prompt contract", load_prompt(job.recipe).digest[:12]),
+        report("prompt words", load_prompt(job.recipe).words_digest[:12]),
         *(teacher_checks(config.teacher, job, taught) if config.teacher else ()),
     ]
 
@@ -203,7 +202,7 @@ STAGE = Stage(
     optional_stack=lambda config: _LOCAL_STACK if config.teacher and config.teacher.local_model else (),
     contract=("prompt.md", "output.py", "rows.py", "limits.yaml"),
     recipe_files=lambda recipe: load_recipe(recipe).ROW_FILES,
-    secrets=(API_KEY,),
+    named_secrets=lambda config: [config.teacher.api_key_env] if config.teacher and config.teacher.base_url else [],
     outside=lambda config: [
         *([config.rows_file] if config.rows_file else []),
         *(config.teacher.files if config.teacher else []),

@@ -1,7 +1,7 @@
 """Ask any list of models the same held-out rows, and say which of them can be told apart.
 
 Reads:    models from the Hub, from folders, GGUF files, endpoints, or a finetune run's artifacts; held-out rows.
-Writes:   leaderboard.json (scores with intervals, ranks, pairs, distances), leaderboard.md, leaderboard.png,
+Writes:   comparison.json (scores with intervals, ranks, pairs, distances), comparison.md, comparison.png,
           answers.jsonl and probes.jsonl (every answer of every model).
 Verifies: every model answered every row once; every scored file still has the digest it is listed under; the labels score 1;
           scores and ranks follow again from the written answers; the table names every model; the picture opens and is not
@@ -13,7 +13,6 @@ One model is in memory at a time. What stands in the way of any model is told, a
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job, Stage, child_main
 from tasks.evaluation.local_models import AskingConfig
 from tasks.evaluation.survey import Survey
-from tasks.formats.jsonl import read_lines
+from tasks.formats.jsonl import read_lines, write_json
 from tasks.recipes import load_recipe
 
 
@@ -151,7 +150,7 @@ def _write(out: Path, board: dict) -> None:
     from tasks.reports.comparison_chart import draw_comparison
     from tasks.reports.comparison_text import comparison_markdown
 
-    (out / BOARD).write_text(json.dumps(board, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(out / BOARD, board)
     (out / TABLE).write_text(comparison_markdown(board), "utf-8")
     draw_comparison(board, out / CHART)
 

@@ -28,7 +28,7 @@ from tasks.core.stage import Job, Stage, child_main
 from tasks.distillation.contamination import reason_against, usable_text
 from tasks.distillation.row_rules import broken_rules
 from tasks.distillation.teacher_answers import ANSWERS, answer_of, kinds, prompt_digest
-from tasks.formats.jsonl import as_lines, read_lines
+from tasks.formats.jsonl import as_lines, read_lines, write_lines
 from tasks.recipes import keeps_trace, load_recipe
 
 TRAIN, HELDOUT, REJECTED = "train.jsonl", "heldout.jsonl", "rejected.jsonl"
@@ -81,8 +81,8 @@ def distill_rows(config: DistillConfig, job: Job) -> dict:
             f"{config.min_accepted_fraction:g}. Rejected: {counts}; e.g. {made.rejected[0]['reason']}. All of them, with "
             f"the teacher's words: {kept}. Take a better teacher, more room for its answers, or lower the limit."
         )
-    (job.out / TRAIN).write_text(as_lines(made.train), "utf-8")
-    (job.out / REJECTED).write_text(as_lines(made.rejected), "utf-8")
+    write_lines(job.out / TRAIN, made.train)
+    write_lines(job.out / REJECTED, made.rejected)
     (job.out / HELDOUT).write_bytes((job.inputs["dataset"] / HELDOUT).read_bytes())
     return {"accepted_rows": len(made.train), "rejected_rows": len(made.rejected), "reasons": made.reasons}
 

@@ -2,7 +2,7 @@
 
 Reads:    base, adapter, merged, gguf (the very files that would be published), rows (held-out); teacher, a larger model that
           they were distilled from, if there is one.
-Writes:   leaderboard.json (scores with intervals, sizes, digests), answers.jsonl (every answer and what it scores),
+Writes:   scores.json (scores with intervals, sizes, digests), answers.jsonl (every answer and what it scores),
           probes.jsonl (the same for rows whose input was changed), verdict.json (each gate beside its number, per file).
 Verifies: every model answered every row once; every scored file still has the digest it is listed under; the ceiling row
           scores 1; every score is the mean of its rows; every gate was judged. A gate that fails is a verdict, not an
@@ -25,7 +25,7 @@ from tasks.core.stage import Job, Stage, child_main
 from tasks.evaluation.gating import beside_teacher, judge
 from tasks.evaluation.local_models import Answers, AskingConfig, LocalModel, ask_all
 from tasks.evaluation.survey import Scores, Survey
-from tasks.formats.jsonl import read_lines
+from tasks.formats.jsonl import read_lines, write_json
 from tasks.prompts.prompt_digest import contract_digest, read_carried, refuse_another_contract
 from tasks.recipes import load_recipe
 
@@ -66,15 +66,13 @@ def evaluate_model(config: EvaluateConfig, job: Job) -> dict:
     if TEACHER in scores:
         for model, checks in verdicts.items():
             checks.append(beside_teacher(scores[model], scores[TEACHER], gates, config.max_below_teacher_fraction))
-    _write(job.out / "leaderboard.json", [survey.board_row(one, gates.interval_fraction) for one in everyone])
-    _write(job.out / "verdict.json", {k: [c.model_dump(mode="json") for c in found] for k, found in verdicts.items()})
+    write_json(job.out / "scores.json", [survey.board_row(one, gates.interval_fraction) for one in everyone])
+    write_json(
+        job.out / "verdict.json", {k: [c.model_dump(mode="json") for c in found] for k, found in verdicts.items()}
+    )
     survey.write_answers(job.out, everyone)
     speeds = {one.model: round(one.generated_tokens / one.seconds, 1) for one in everyone if one.seconds}
     return {"tokens_per_s": speeds, "generated_tokens": sum(one.generated_tokens for one in everyone)}
-
-
-def _write(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _heldout(job: Job) -> list[dict]:
@@ -122,7 +120,7 @@ def _judge(one: Answers, scores: dict[str, Scores], gates: Gates, floor: dict[st
 
 def verify_evaluation(config: EvaluateConfig, job: Job) -> list[Check]:
     """Measure the evaluation itself; see the module's docstring."""
-    board = json.loads((job.out / "leaderboard.json").read_text("utf-8"))
+    board = json.loads((job.out / "scores.json").read_text("utf-8"))
     verdicts = json.loads((job.out / "verdict.json").read_text("utf-8"))
     lines = read_lines(job.out / "answers.jsonl")
     rows, models = _heldout(job), [row["model"] for row in board]

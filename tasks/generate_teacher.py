@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from data_contracts.prompting.prompt import PromptSet, load_prompt
 from data_contracts.verdict import Check, check, report
-from tasks.clients.engine_choice import API_KEY, AnsweringConfig, open_answerer
+from tasks.clients.engine_choice import AnsweringConfig, open_answerer
 from tasks.clients.response_log import AnswerLog
 from tasks.clients.vllm_settings import stack_files
 from tasks.core.child import silent
@@ -29,7 +29,7 @@ from tasks.core.hardware import UsedSeconds, load_hardware
 from tasks.core.settings import ChecksOnly
 from tasks.core.stage import Job, Stage, child_main
 from tasks.distillation.teacher_answers import ANSWERS, REFUSED, Prompt, ask_all, kinds, line_of, refusal_of
-from tasks.formats.jsonl import as_lines, read_lines
+from tasks.formats.jsonl import read_lines, write_lines
 from tasks.recipes import keeps_trace
 
 _USED = "used-seconds.jsonl"
@@ -102,8 +102,8 @@ def generate_teacher(config: GenerateConfig, job: Job) -> dict:
         borrowed, borrowed_seconds = log.borrowed, log.borrowed_seconds
     lines = [line_of(one, answerer.reader) for one in prompts]
     refused = [found for one in lines if (found := refusal_of(one, keeps_trace(job.recipe)))]
-    (job.out / ANSWERS).write_text(as_lines(lines), "utf-8")
-    (job.out / REFUSED).write_text(as_lines(refused), "utf-8")
+    write_lines(job.out / ANSWERS, lines)
+    write_lines(job.out / REFUSED, refused)
     # What was asked under an earlier key was paid for all the same: price and seconds are those of the tokens beside them.
     seconds = None if borrowed_seconds is None else round(used.total() + borrowed_seconds, 3)
     return {
@@ -244,7 +244,7 @@ STAGE = Stage(
     contract=("prompt.md", "prompt_rich.md", "output.py"),
     outside=_outside,
     texts=("tasks/clients/vllm_worker.py",),  # run by path, imported by nothing
-    secrets=(API_KEY,),
+    named_secrets=lambda config: [config.endpoint.api_key_env] if config.engine == "endpoint" else [],
 )
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Let a panel of judges score the answers of one or more evaluations, and make the board of it.
 
-Reads:    one or more evaluations (answers.jsonl, leaderboard.json), under any input names; optionally `older_board`, a
-          judgement of before.
-Writes:   verdicts.jsonl (every verdict of every judge as it came, with the reason when it is unscored), leaderboard.json,
-          leaderboard.md, leaderboard.png, answers.html (prompt by prompt, with every judge's scores), panel.json (who was
+Reads:    one or more evaluations (answers.jsonl, scores.json) or comparisons (answers.jsonl, comparison.json), under any input
+          names; optionally `older_board`, a judgement of before.
+Writes:   verdicts.jsonl (every verdict of every judge as it came, with the reason when it is unscored), judgement.json,
+          judgement.md, judgement.png, answers.html (prompt by prompt, with every judge's scores), panel.json (who was
           asked how); diff.md beside an older board.
 Verifies: every judge was asked exactly what rubric, task and answer make, about each different answer once, and nothing
           that names a model; each verdict follows from the judge's raw words; unscored has a reason; the board follows
@@ -26,7 +26,7 @@ from tasks.core.artifact import canonical_json
 from tasks.core.errors import ConfigError
 from tasks.core.settings import Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.formats.jsonl import read_lines
+from tasks.formats.jsonl import read_lines, write_json, write_lines
 from tasks.judging.answer_table import AnswerTable, read_answers, self_judging
 from tasks.judging.judge import Family, Heard, Identity, JudgeSettings, identity_of, twice_on_the_panel
 from tasks.judging.panel import FLOOR, GATE_SHARE, JUDGE_SHARE, YARDSTICK, Limits
@@ -38,7 +38,7 @@ from tasks.reports.judging_text import board_diff, board_markdown
 
 OLDER = "older_board"
 """The one input that is no evaluation: a judgement, or a board kept from before."""
-VERDICTS, PANEL, BOARD = "verdicts.jsonl", "panel.json", "leaderboard.json"
+VERDICTS, PANEL, BOARD = "verdicts.jsonl", "panel.json", "judgement.json"
 
 
 class JudgeConfig(Settings):
@@ -72,7 +72,8 @@ class JudgeConfig(Settings):
     interval_fraction: float = Field(default=Limits.interval_fraction, gt=0.5, lt=1)
     """Coverage of the bootstrap intervals over the prompts."""
     ask_again: int = Field(default=0, ge=0)
-    """Raise it to ask again what a judge that stopped answering left open; verdicts that came are kept."""
+    """Raise it to send again what a judge that stopped answering left open; verdicts that came are kept. No code reads it: its
+    value in the work key is what has the judgement made again."""
 
     @field_validator("judges")
     @classmethod
@@ -106,12 +107,12 @@ def judge_answers(config: JudgeConfig, job: Job) -> dict:
         {"name": judge.name, "structured": one.structured, "died": one.died}
         for judge, one in zip(config.judges, heard, strict=True)
     ]
-    _lines(job.out / VERDICTS, records)
-    _json(job.out / PANEL, told)
+    write_lines(job.out / VERDICTS, records)
+    write_json(job.out / PANEL, told)
     board = board_from(plan, config.judges, identities, told, records, load_recipe(job.recipe), config.limits)
-    _json(job.out / BOARD, board)
-    _text(job.out / "leaderboard.md", board_markdown(board))
-    draw_board(board, job.out / "leaderboard.png")
+    write_json(job.out / BOARD, board)
+    _text(job.out / "judgement.md", board_markdown(board))
+    draw_board(board, job.out / "judgement.png")
     _text(job.out / "answers.html", render_answers(board, records, plan.table, load_recipe(job.recipe), plan.rubric))
     if OLDER in job.inputs:
         _text(job.out / "diff.md", board_diff(_board(job.inputs[OLDER]), board))
@@ -167,17 +168,8 @@ def _facts(config: JudgeConfig, heard: list[Heard], records: list[dict]) -> dict
     return {"verdicts": len(records), "tokens": tokens}
 
 
-def _json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "ascii")
-
-
 def _text(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8", "replace"))  # half a surrogate pair of a model becomes a question mark
-
-
-def _lines(path: Path, records: list[dict]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(one) + "\n" for one in records)  # ASCII: half a surrogate pair too
 
 
 def _board(folder: Path) -> dict:
@@ -233,14 +225,14 @@ def _off_formula(board: dict, top: float) -> int:
 
 def _page_checks(out: Path, plan: Plan) -> list[Check]:
     page = (out / "answers.html").read_text("utf-8")
-    image = (out / "leaderboard.png").read_bytes()
+    image = (out / "judgement.png").read_bytes()
     style = page.partition("</style>")[0]  # an answer may well speak of @import: there it is a word
     outside = sum(page.count(one) for one in ('src="http', 'href="http', '<link rel="stylesheet'))
     outside += sum(style.count(one) for one in ("@import", "url(http"))
     return [
         check("prompts on the page of answers", page.count('class="sample"'), "==", len(plan.table.rows)),
         check("things that the page of answers asks a server for", outside, "==", 0),
-        check("leaderboard.png is a picture", image[:8] == b"\x89PNG\r\n\x1a\n" and len(image) > 2000, "==", True),
+        check("judgement.png is a picture", image[:8] == b"\x89PNG\r\n\x1a\n" and len(image) > 2000, "==", True),
     ]
 
 
@@ -257,7 +249,7 @@ STAGE = Stage(
     optional_stack=lambda config: _LOCAL_STACK if any(one.local_model for one in config.judges) else (),
     contract=("prompt.md", "prompt_rich.md", "output.py", "rubric.md"),
     texts=tuple(f"tasks/reports/{name}" for name in ("answers.html.j2", "report.css", "answers.css", "report.js")),
-    outside=lambda config: [path for one in config.judges for path in one.files],
+    outside=lambda config: [path for one in config.judges for path in one.model_files],
     named_secrets=lambda config: [one.api_key_env for one in config.judges if one.base_url],
 )
 

@@ -6,7 +6,8 @@ Writes:   model*.safetensors in `dtype`, and the base's tokenizer, chat template
 Verifies: on the files loaded again: each module moved by scale·B·A, or to the trained tensor, rounded once; every other
           tensor bit-equal; float32 logits (batch, tokens, vocab) equal the trained model's before the cast and within what
           rounding explains after it; a full forward pass in the written dtype is finite; merged is not base. For a QLoRA
-          adapter it also measures what leaving its 4-bit training base costs.
+          adapter it also measures what leaving its 4-bit training base costs. With `vllm_python` vLLM loads the folder
+          unchanged, and its greedy answers and their log-probabilities are those of transformers.
 
 Why not PEFT's merge_and_unload: it holds the whole model, and it merges into whatever it was given. A 4-bit base rounds
 the update away (seed story "signals"; silent-failures.md class 4).
@@ -20,6 +21,9 @@ from typing import BinaryIO, Literal
 from pydantic import Field
 
 from data_contracts.verdict import Check, check, failures
+from tasks.clients.vllm_parity import not_measured, parity_checks, serving_parity
+from tasks.clients.vllm_settings import VllmSettings, interpreter_problem, stack_files
+from tasks.core.progress import named
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
 from tasks.formats import model_folder, safetensors_file
@@ -49,7 +53,17 @@ class MergeConfig(Settings):
     """How much the held-out loss of a QLoRA adapter may rise when it leaves its 4-bit training base for the 16-bit one, in nats
     a token: 0.05 multiplies the perplexity by 1.05. Measured on nano: +0.0008 and -0.00003 (DECISIONS.md)."""
     probe_rows: ChecksOnly[int] = Field(default=16, ge=2)
-    """Held-out chats on which logits are compared."""
+    """Held-out chats on which logits are compared, and that vLLM answers."""
+    vllm_python: ChecksOnly[str | None] = None
+    """Interpreter that holds vLLM, e.g. .venv-vllm/bin/python (`python deployments/setup.py --with vllm` makes it): the merge
+    is loaded there too, and must answer as in transformers. Left out: not measured."""
+    vllm: ChecksOnly[VllmSettings] = Field(default=VllmSettings(), title="vLLM")
+    """How vLLM runs for that."""
+
+    def problems(self) -> list[str]:
+        """What keeps the merge from being measured, found before anything runs."""
+        problem = interpreter_problem(self.vllm_python) if self.vllm_python else ""
+        return [problem] if problem else []
 
 
 def merge_adapter(config: MergeConfig, job: Job) -> dict:
@@ -94,7 +108,8 @@ def verify_merge(config: MergeConfig, job: Job) -> list[Check]:
     companions.append(check("prompt contract that the merge carries", str(carried)[:16], "==", expected[:16]))
     if failures(companions):  # such a folder may not even load, and would hide what is wrong behind a library's error
         return [*checks, *companions]
-    return [*checks, *companions, *merge_checks.compare_logits(config, job, trained), *_qlora_checks(config, job)]
+    logits = merge_checks.compare_logits(config, job, trained)
+    return [*checks, *companions, *logits, *_qlora_checks(config, job), *_serving_checks(config, job)]
 
 
 def _qlora_checks(config: MergeConfig, job: Job) -> list[Check]:
@@ -103,6 +118,24 @@ def _qlora_checks(config: MergeConfig, job: Job) -> list[Check]:
         return []
     rows = read_token_rows(job.inputs["rows"] / "heldout.parquet")
     return compare_bases(job.inputs["base"], job.inputs["adapter"], rows, config.max_base_change_loss_nats)
+
+
+def _serving_checks(config: MergeConfig, job: Job) -> list[Check]:
+    """Whether vLLM loads the written folder unchanged; without its interpreter the manifest says that it was not measured."""
+    if config.vllm_python is None:
+        return [not_measured("no vLLM interpreter; merge.vllm_python names one")]
+    rows = read_token_rows(job.inputs["rows"] / "heldout.parquet")[: config.probe_rows]
+    prompts = [ids[:start] for ids, start in rows]
+    beat = named(job.beat, "vLLM answers held-out prompts")
+    measured = serving_parity(
+        job.out,
+        prompts,
+        job.work,
+        settings=config.vllm,
+        python=config.vllm_python,
+        alive=lambda numbers: beat(0, 0, numbers),
+    )
+    return parity_checks(measured)
 
 
 STAGE = Stage(
@@ -114,6 +147,8 @@ STAGE = Stage(
     checks_inputs=("rows",),
     stack=("torch", "safetensors"),
     checks_stack=("transformers", "peft"),
+    checks_texts=("tasks/clients/vllm_worker.py",),  # run by path, imported by nothing
+    checks_outside=lambda config: stack_files(config.vllm_python) if config.vllm_python else [],
 )
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ from tasks.core.errors import GateError
 from tasks.core.progress import UNIT, file_growth, named
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
-from tasks.formats.jsonl import read_lines
-from tasks.prompts import chat
+from tasks.formats.jsonl import read_lines, write_json
 from tasks.prompts.prompt_digest import contract_digest
 from tasks.release import assemble
 from tasks.release.modelfile import render_modelfile
@@ -35,8 +34,7 @@ from tasks.reports.card import render_card
 from tasks.reports.data import ReleaseData
 from tasks.reports.leaderboard import leaderboard_json
 from tasks.reports.report import render_report
-from tasks.runtimes import hf_model
-from tasks.runtimes.llama_model import LlamaEngine
+from tasks.runtimes.greedy_model import open_model
 
 BOARD = "judgement"
 """The optional input that becomes the release's folder board/."""
@@ -112,12 +110,12 @@ def _write_release(config: PublishConfig, job: Job, release: ReleaseData) -> Non
     _text(out / "Modelfile", modelfile)
     _text(out / "README.md", render_card(release))
     _text(out / "report.html", render_report(release))
-    _text(out / "leaderboard.json", json.dumps(leaderboard_json(release), indent=1, ensure_ascii=False) + "\n")
+    write_json(out / "leaderboard.json", leaderboard_json(release))
     shutil.copyfile(job.inputs["rows"] / "heldout.jsonl", out / "heldout.jsonl")
     if BOARD in job.inputs:
         shutil.copytree(job.inputs[BOARD], out / "board", ignore=shutil.ignore_patterns("manifests"))
     lineage = {role: read_manifest(path) for role, path in job.manifests.items()}
-    _text(out / "manifest.json", json.dumps(lineage, indent=1, sort_keys=True) + "\n")
+    write_json(out / "manifest.json", lineage, sort_keys=True)
 
 
 def gguf_path(name: str, path: Path) -> str:
@@ -156,7 +154,7 @@ def verify_release(config: PublishConfig, job: Job) -> list[Check]:
 
 
 def _same_files(job: Job) -> list[Check]:
-    board = json.loads((job.inputs["evaluation"] / "leaderboard.json").read_text("utf-8"))
+    board = json.loads((job.inputs["evaluation"] / "scores.json").read_text("utf-8"))
     scored = {row["model"]: row["file_digest"] for row in board}
     exported = sorted(path.name for path in job.inputs["gguf"].glob("model-*.gguf"))
     released = sorted((job.out / "gguf").glob("*.gguf"))
@@ -202,17 +200,13 @@ def golden_checks(config: PublishConfig, job: Job, release: Path, where: str) ->
 
 
 def _answers_of(job: Job, release: Path, rows: list[dict], asked: dict) -> dict[str, list[str]]:
-    with hf_model.quiet():
-        tokenizer = hf_model.load_tokenizer(release / "model")
-        model = hf_model.load_model(release / "model", asked["compute_dtype"])
-    limit_tokens = asked["max_new_tokens"]
-    stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-    prompts = [chat.text_ids(tokenizer, chat.prompt_text(tokenizer, load_prompt(job.recipe), row)) for row in rows]
-    found = {"merged": [one.text for one in hf_model.generate(model, tokenizer, prompts, limit_tokens, stops)]}
-    for path in sorted((release / "gguf").glob("*.gguf")):
-        with LlamaEngine(path) as engine:
-            chats = [engine.tokenize(engine.render_chat(load_prompt(job.recipe).messages(row))) for row in rows]
-            found[_quantization(path)] = [one.text for one in engine.generate(chats, limit_tokens)]
+    files = {"merged": release / "model"}
+    files |= {_quantization(path): path for path in sorted((release / "gguf").glob("*.gguf"))}
+    found = {}
+    for name, path in files.items():
+        with open_model(path, asked["compute_dtype"]) as model:
+            chats = [model.tokenize(model.render(load_prompt(job.recipe).messages(row))) for row in rows]
+            found[name] = [answer.text for answer in model.generate(chats, asked["max_new_tokens"])]
     return found
 
 

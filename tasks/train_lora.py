@@ -17,6 +17,7 @@ import json
 
 from data_contracts.verdict import Check
 from tasks.core.stage import Job, Stage, child_main
+from tasks.formats.jsonl import write_json
 from tasks.formats.token_rows import CONTRACT_FILE
 from tasks.formats.trained import LINEAGE
 from tasks.reports.forgetting_board import render_forgetting
@@ -38,8 +39,8 @@ def train_lora(config: TrainConfig, job: Job) -> dict:
         "method": config.method,
         "wrapped_parameters": outcome.pop("wrapped_parameters"),
     }
-    (job.out / LINEAGE).write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", "utf-8")
-    (job.work / "outcome.json").write_text(json.dumps(outcome), "utf-8")
+    write_json(job.out / LINEAGE, lineage, sort_keys=True)
+    write_json(job.work / "outcome.json", outcome)
     return outcome
 
 

@@ -24,6 +24,7 @@ from tasks.core.errors import ContractError
 from tasks.core.settings import ChecksOnly, Settings
 from tasks.core.stage import Job, Stage, child_main
 from tasks.evaluation.gating import gates_that_can_tell
+from tasks.formats.jsonl import write_json
 from tasks.formats.token_rows import CONTRACT_FILE, TokenRow, read_token_rows, write_token_rows
 from tasks.prompts import chat
 from tasks.prompts.plain_tokenizer import PlainTokenizer
@@ -64,7 +65,7 @@ def validate_dataset(config: ValidateConfig, job: Job) -> dict:
         ]
         write_token_rows(job.out / f"{split}.parquet", rows)
     parts = contract_parts(load_prompt(job.recipe), job.inputs["base"])
-    (job.out / CONTRACT_FILE).write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
+    write_json(job.out / CONTRACT_FILE, parts)
     facts: dict[str, Any] = {f"{split}_rows": frames[split].height for split in SPLITS}
     if corrections.detail:
         facts["corrections"] = corrections.detail

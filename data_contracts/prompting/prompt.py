@@ -27,7 +27,7 @@ _FILES = {"trained": "prompt.md", "rich": "prompt_rich.md"}
 
 
 class PromptContract(BaseModel):
-    """The words around a row. `digest` changes when any byte of them, or of the output schema, does."""
+    """The words around a row. `words_digest` changes when any byte of them, or of the output schema, does."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,8 +42,8 @@ class PromptContract(BaseModel):
     """How a further line is written, `{label}: {value}`; None where the contract takes none."""
 
     @property
-    def digest(self) -> str:
-        """sha256 over system text, user templates and output schema, and over the form of further lines where they are taken.
+    def words_digest(self) -> str:
+        """The prompt words: sha256 over system text, user templates, output schema, and the form of further lines where taken.
 
         A contract that takes lines is another one than one that does not: a model whose rows could hold none has never
         read one. One that takes none has the digest it had before lines were thought of: nothing is trained anew for it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tasks.clients.endpoint_settings import TEACHER_API_KEY, RequestSettings, plain_address
 from tasks.clients.harmony import ChannelReader
 from tasks.clients.local_model import LocalChat, local_identity
-from tasks.clients.openai_endpoint import ChatEndpoint, url_problem
 from tasks.clients.requests import Source
 from tasks.clients.vllm_client import VllmSource
 from tasks.clients.vllm_settings import DEFAULT_PYTHON, VllmSettings, interpreter_problem
@@ -23,24 +22,14 @@ from tasks.core.artifact import canonical_json
 from tasks.core.errors import ConfigError
 from tasks.core.settings import Settings
 
-API_KEY = "PLUMBLINE_TEACHER_API_KEY"
-"""The environment variable with the teacher's key: the only place for it. An endpoint without keys needs none."""
-
-
 Engine = Literal["vllm", "endpoint", "transformers", "llama_cpp"]
 
 
-class EndpointSettings(Settings):
-    """How patiently an endpoint is asked."""
+class TeacherRequestSettings(RequestSettings):
+    """How requests are sent to a teacher's endpoint."""
 
-    concurrency: int = Field(default=16, ge=1, le=1024)
-    """Requests in flight at once."""
-    retries: int = Field(default=5, ge=0, le=20)
-    """Further tries of a request after 429, a server's error, a lost connection or a timeout."""
-    timeout_s: float = Field(default=120, gt=0, le=600)
-    """Longest wait for one whole answer, in seconds."""
-    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the endpoint calls the room for an answer; some hosted models know the second name only."""
+    api_key_env: str = Field(default=TEACHER_API_KEY, pattern=r"^[A-Z][A-Z0-9_]{0,63}$")
+    """Name of the environment variable that holds the key; never the key itself. Unset where no key is needed."""
 
 
 class AnsweringConfig(Settings):
@@ -53,8 +42,8 @@ class AnsweringConfig(Settings):
     """A folder of safetensors (vllm, transformers) or a .gguf file (llama_cpp) on this disk; left out where the flow hands over
     a model that it made. endpoint: the model's name there."""
     base_url: str | None = None
-    """endpoint: its address, e.g. http://127.0.0.1:8000/v1. Its key, if any, stands in the environment as
-    PLUMBLINE_TEACHER_API_KEY."""
+    """endpoint: its address, e.g. http://127.0.0.1:8000/v1. Its key, if any, stands in the environment under the name that
+    endpoint.api_key_env gives."""
     vllm_python: str = DEFAULT_PYTHON
     """vllm: the interpreter that holds it; `python deployments/setup.py --with vllm` makes the default one."""
     max_new_tokens: int = Field(default=1024, ge=8)
@@ -72,15 +61,12 @@ class AnsweringConfig(Settings):
     batch_rows: int = Field(default=32, ge=1)
     """transformers, llama_cpp: prompts in a batch."""
     vllm: VllmSettings = Field(default=VllmSettings(), title="vLLM")
-    endpoint: EndpointSettings = EndpointSettings()
+    endpoint: TeacherRequestSettings = TeacherRequestSettings()
 
     @field_validator("base_url")
     @classmethod
     def _plain_address(cls, value: str | None) -> str | None:
-        if value is not None and (problem := url_problem(value)):
-            # not a ValueError: its message would show the value, and with it a password
-            raise ConfigError(f"config: generate.base_url {problem}.")
-        return value
+        return plain_address(value, "generate")
 
     @model_validator(mode="after")
     def _settings_fit_the_engine(self) -> AnsweringConfig:
@@ -152,8 +138,7 @@ def open_answerer(config: AnsweringConfig, folder: Path | None, digest: str | No
         raise ConfigError(["generate_teacher: the teacher cannot be asked.", *(f"  {one}." for one in problems)])
     if config.engine == "endpoint":
         assert config.base_url is not None and config.model is not None, "config.problems names what an endpoint lacks"
-        patience = config.endpoint.model_dump()
-        with ChatEndpoint(config.base_url, os.environ.get(API_KEY), **patience) as endpoint:
+        with config.endpoint.client(config.base_url) as endpoint:
             yield Answerer(endpoint, config.base_url.rstrip("/"), config.model, None)
         return
     path = folder or Path(str(config.model))

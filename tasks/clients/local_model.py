@@ -11,6 +11,7 @@ from pathlib import Path
 from tasks.clients.requests import Answer, Ask
 from tasks.core.artifact import canonical_json, hash_folder, sha256_file
 from tasks.core.progress import Beat
+from tasks.runtimes.greedy_model import open_model
 
 
 class LocalChat:
@@ -33,44 +34,13 @@ class LocalChat:
         """
         if not asks:
             return
-        ask_gguf = self.path.suffix == ".gguf"
-        yield from (self._ask_llama if ask_gguf else self._ask_transformers)(asks, alive)
-
-    def _ask_llama(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
-        from tasks.runtimes.llama_model import LlamaEngine
-
-        with LlamaEngine(self.path) as engine:
-            texts = (engine.render_chat(list(ask.messages), thinking=ask.thinking) for ask in asks)
-            fitting, others = _parted(asks, list(map(engine.tokenize, texts)), engine.context_tokens)
+        with open_model(self.path, keep_header=True) as model:
+            prompts = [model.tokenize(model.render(ask.messages, ask.thinking)) for ask in asks]
+            fitting, others = _parted(asks, prompts, model.context_tokens)
             yield from others
             for limit_tokens, batch in _batches(fitting, self._batch_rows):
-                prompts = [ids for _, ids, _ in batch]
-                made = engine.generate(prompts, limit_tokens, beat=_tokens(alive))
+                made = model.generate([ids for _, ids, _ in batch], limit_tokens, self._batch_rows, _tokens(alive))
                 yield from _as_answers(batch, made)
-
-    def _ask_transformers(self, asks: Sequence[Ask], alive: Callable[[dict], None]) -> Iterator[tuple[Ask, Answer]]:
-        from tasks.core.math_kernels import settle_math_kernels
-        from tasks.prompts import chat
-        from tasks.runtimes import hf_model
-
-        settle_math_kernels()
-        with hf_model.quiet():
-            tokenizer = hf_model.load_tokenizer(self.path)
-        texts = (chat.messages_text(tokenizer, ask.messages, ask.thinking) for ask in asks)
-        prompts = [chat.text_ids(tokenizer, text) for text in texts]
-        fitting, others = _parted(asks, prompts, hf_model.own_context_tokens(self.path))
-        yield from others
-        if not fitting:
-            return
-        with hf_model.quiet():
-            dtype = "float32" if hf_model.best_device() == "cpu" else "bfloat16"
-            model = hf_model.load_model(self.path, dtype)
-        stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-        for limit_tokens, batch in _batches(fitting, self._batch_rows):
-            made = hf_model.generate(
-                model, tokenizer, [ids for _, ids, _ in batch], limit_tokens, stops, beat=_tokens(alive)
-            )
-            yield from _as_answers(batch, made)
 
 
 def _tokens(alive: Callable[[dict], None]) -> Beat:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import email.utils
 import json
-import random
 import re
 import threading
 import time
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tasks.clients.requests import Answer, Ask
+from tasks.core.backoff import Backoff, FailedInPassing, with_retries
 from tasks.core.errors import ConfigError, TransientError, redact
 from tasks.prompts.chat_template import thinking_switch
 
@@ -59,14 +59,6 @@ class ServerError(TransientError):
     """The server answered the last try with a status of 500 or above: it is there, and may not know what it is asked for."""
 
 
-class _Again(Exception):
-    """This try failed in a way that may pass. `wait_s` is what the server asks for; `status` 0: it did not answer."""
-
-    def __init__(self, why: str, wait_s: float | None = None, status: int = 0) -> None:
-        super().__init__(why)
-        self.wait_s, self.status = wait_s, status
-
-
 class ChatEndpoint:
     """POST {base_url}/chat/completions, some at a time; use it in a `with` block.
 
@@ -86,8 +78,8 @@ class ChatEndpoint:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._key = (api_key or "").strip()
-        self._concurrency, self._retries, self._timeout_s = concurrency, retries, timeout_s
-        self._token_limit, self._first_wait_s = token_limit, first_wait_s
+        self._concurrency, self._timeout_s, self._token_limit = concurrency, timeout_s, token_limit
+        self._backoff = Backoff(max_attempts=retries + 1, first_wait_s=first_wait_s, max_wait_s=_WAIT_CAP_S)
         self._stop, self._lock, self._retried = threading.Event(), threading.Lock(), 0
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
@@ -138,37 +130,37 @@ class ChatEndpoint:
             raise failure
 
     def _ask(self, ask: Ask) -> Answer:
-        for attempt in range(self._retries + 1):
-            try:
-                return self._once(ask)
-            except _Again as again:
-                why, wait_s, status = str(again), again.wait_s, again.status
-            if wait_s is not None and wait_s > LONGEST_WAIT_S:
-                raise TransientError(f"{self._who()} asks for a pause of {wait_s:,.0f} s ({why}). Run again after it.")
-            if attempt < self._retries:
-                with self._lock:
-                    self._retried += 1
-                if self._stop.wait(self._pause_s(attempt, wait_s)):
-                    raise CancelledError
-        raise (ServerError if status >= 500 else TransientError)(
-            f"{self._who()} gave no answer in {self._retries + 1} tries; last: {why}. "
+        try:
+            return with_retries(lambda: self._try(ask), self._backoff, self._pause)
+        except FailedInPassing as last:
+            failed = last
+        raise (ServerError if failed.status >= 500 else TransientError)(
+            f"{self._who()} gave no answer in {self._backoff.max_attempts} tries; last: {failed}. "
             "Is the server running and not overloaded? Run again: answers that came are kept and not asked for again."
         )
 
-    def _pause_s(self, attempt: int, asked_s: float | None) -> float:
-        """Twice as long each time, and never less than the server asks for; spread, so that clients do not march in step."""
-        own_s = min(_WAIT_CAP_S, self._first_wait_s * 2**attempt)
-        if asked_s is None:
-            return own_s * random.uniform(0.5, 1.0)
-        return asked_s + random.uniform(0, 0.1 * max(asked_s, self._first_wait_s))
+    def _try(self, ask: Ask) -> Answer:
+        try:
+            return self._once(ask)
+        except FailedInPassing as failed:
+            if failed.wait_s is None or failed.wait_s <= LONGEST_WAIT_S:
+                raise
+            why = f"{failed.wait_s:,.0f} s ({failed})"
+        raise TransientError(f"{self._who()} asks for a pause of {why}. Run again after it.")
+
+    def _pause(self, seconds: float) -> None:
+        with self._lock:
+            self._retried += 1
+        if self._stop.wait(seconds):
+            raise CancelledError
 
     def _once(self, ask: Ask) -> Answer:
         try:
             status, headers, body = self._post(ask)
         except httpx.TimeoutException:
-            raise _Again(f"no whole answer within {self._timeout_s:g} s") from None
+            raise FailedInPassing(f"no whole answer within {self._timeout_s:g} s") from None
         except httpx.RequestError as error:
-            raise _Again(self._clean(f"{type(error).__name__}: {error}")) from None
+            raise FailedInPassing(self._clean(f"{type(error).__name__}: {error}")) from None
         if status == 200:
             return _read(body)
         message, codes = _complaint(body)
@@ -176,7 +168,9 @@ class ChatEndpoint:
         if (status in _REFUSES_PROMPT or status >= 500) and _says_no_room(message, codes):
             return Answer.without_room(self._clean(message))
         if status in _MAY_PASS or status >= 500:
-            raise _Again(self._clean(f"status {status}: {message}"), _retry_after_s(headers), status)
+            raise FailedInPassing(
+                self._clean(f"status {status}: {message}"), wait_s=_retry_after_s(headers), status=status
+            )
         if "content_filter" in codes:  # some hosts refuse a prompt this way
             return Answer("", "content_filter", self._clean(message))
         raise ConfigError(self._refused(status, message, headers))
@@ -259,7 +253,7 @@ def _read(body: bytes) -> Answer:
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         told = _complaint(body)[0]
-        raise _Again(f"{len(body):,} bytes that are no chat completion: {told[:_SHOWN_CHARS]}") from None
+        raise FailedInPassing(f"{len(body):,} bytes that are no chat completion: {told[:_SHOWN_CHARS]}") from None
 
 
 def _count(value: Any) -> int:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -191,6 +193,38 @@ def answer_all(
     if left := len(asks) - len(answers):
         raise ArtifactError(f"answers: {left} of {len(asks)} prompts were left without an answer. Build again.")
     return answers
+
+
+Sent = TypeVar("Sent")
+
+
+def answer_in_rounds(
+    prompts: list[Sent],
+    attempts: int,
+    ask_of: Callable[[Sent], Ask],
+    unfinished: Callable[[list[Sent], list[Ask], list[Answer]], list[Sent]],
+    log: AnswerLog,
+    source: Source | None,
+    beat: Beat = silent,
+) -> Counter[str]:
+    """Every prompt sent up to `attempts` times: the one loop of those that are sent again, with more tokens or other words.
+
+    `unfinished` takes a round's prompts, requests and answers, and returns the prompts of the next one. Returns the number of
+    requests under "requests", and the tokens of all answers. `source` None asks nobody: the log must do.
+
+    Raises:
+        As `answer_all`.
+    """
+    left, spent = prompts, Counter(requests=0)
+    for _ in range(attempts):
+        asks = [ask_of(prompt) for prompt in left]
+        answers = answer_all(asks, log, source, beat, spent["requests"])
+        spent["requests"] += len(asks)
+        for answer in answers:
+            spent.update(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
+        if not (left := unfinished(left, asks, answers)):
+            break
+    return spent
 
 
 class _Shown:

@@ -15,7 +15,7 @@ from tasks.evaluation.local_models import Answers
 from tasks.evaluation.survey import Scores, Survey
 
 FORMAT = 1
-"""Version of leaderboard.json; raised when a name in it changes its meaning."""
+"""Version of comparison.json; raised when a name in it changes its meaning."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Asked:
 def board_of(
     survey: Survey, gates: Gates, everyone: Sequence[Asked], distances: Distances | None, about_rows: Mapping
 ) -> dict:
-    """What leaderboard.json holds; the ceilings first, then the ranked models, the best first."""
+    """What comparison.json holds; the ceilings first, then the ranked models, the best first."""
     scores = {one.entry.name: survey.scores(one.answers) for one in everyone}
     floors = {one.entry.name: survey.noise_floor(one.answers) for one in everyone}
     standing = stand(gates, {one.entry.name: one.entry.role for one in everyone}, scores, floors)
@@ -44,6 +44,7 @@ def board_of(
         checks = _gates(one, everyone, scores, gates, floors[one.entry.name])
         rows.append({**row, **_about(one, standing), **_beside_reference(one, by_name, distances), **_verdict(checks)})
     board = {
+        "schema": "comparison",
         "format": FORMAT,
         "rows": dict(about_rows),
         "min_heldout_rows": gates.min_heldout_rows,

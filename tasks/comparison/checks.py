@@ -20,7 +20,7 @@ from tasks.formats.jsonl import read_lines
 from tasks.measures.bootstrap import score_of
 from tasks.recipes import load_recipe
 
-BOARD, TABLE, CHART, ANSWERS = "leaderboard.json", "leaderboard.md", "leaderboard.png", "answers.jsonl"
+BOARD, TABLE, CHART, ANSWERS = "comparison.json", "comparison.md", "comparison.png", "answers.jsonl"
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _FEWEST_COLOURS = 8
 """Paper, ink, greys, a dot, an interval, a line, and their edges: a picture with fewer shows no chart."""

@@ -10,7 +10,6 @@ from data_contracts.prompting.prompt import PromptContract
 from tasks.clients.requests import Answer, Ask
 from tasks.clients.response_log import AnswerLog, answer_all
 from tasks.comparison.model_entry import ModelEntry
-from tasks.comparison.preflight import client_of
 from tasks.core.progress import Beat, named, silent
 from tasks.evaluation.local_models import Answers, AskingConfig
 
@@ -53,7 +52,7 @@ def ask_endpoint(
 
     doing = f"answers of {entry.name}"
     started = time.monotonic()
-    with client_of(endpoint) as client, AnswerLog(log) as first:
+    with endpoint.client(endpoint.base_url) as client, AnswerLog(log) as first:
         asked_before = len(first)
         answers = answer_all(asks, first, client, named(beat, doing))
         seconds = time.monotonic() - started

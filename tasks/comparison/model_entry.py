@@ -7,57 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from data_contracts.prompting.prompt import PromptSet
-from tasks.clients.openai_endpoint import url_problem
-from tasks.core.errors import ConfigError
+from tasks.clients.endpoint_settings import EndpointSettings
 from tasks.core.settings import Settings
 
-API_KEY = "PLUMBLINE_ENDPOINT_API_KEY"
-"""The environment variable with an endpoint's key, unless its settings name another."""
 CEILING = "ceiling"
 """Name of the row that the labels themselves make."""
 MERGED, ADAPTER, BASE, NF4 = "merged", "adapter", "base", "merged-nf4"
 _SOURCES = ("hub", "folder", "gguf", "run", "endpoint")
 _NEEDS = {"revision": "hub", "adapter": "folder", "tokenizer": "gguf", "part": "run"}
 """Setting -> the source that it belongs to."""
-
-
-class EndpointSettings(Settings):
-    """A model behind an OpenAI-compatible API: vLLM, llama.cpp, Ollama, hosted."""
-
-    base_url: str
-    """Address without a key in it, such as http://127.0.0.1:8000/v1."""
-    model: str = Field(min_length=1)
-    """The model's name there."""
-    api_key_env: str = Field(default=API_KEY, pattern=r"^[A-Z][A-Z0-9_]{0,63}$")
-    """Name of the environment variable that holds the key; never the key itself. Unset where no key is needed."""
-    temperature: float | None = Field(default=0.0, ge=0, le=2)
-    """0 asks for greedy answers, as every other model gives them; null leaves it to a server that takes no other value."""
-    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the endpoint calls the room for an answer; some hosted models know the second name only."""
-    concurrency: int = Field(default=8, ge=1, le=1024)
-    """Requests in flight at once."""
-    retries: int = Field(default=5, ge=0, le=20)
-    """Further tries of a request after 429, a server's error, a lost connection or a timeout."""
-    timeout_s: float = Field(default=120, gt=0, le=600)
-    """Longest wait for one whole answer, in seconds."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _plain_address(cls, value: str) -> str:
-        if problem := url_problem(value):
-            # not a ValueError: its message would show the value, and with it a password
-            raise ConfigError(f"config: an endpoint's base_url {problem}.")
-        return value.rstrip("/")
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _known_as_a_secret(cls, value: str) -> str:
-        if "API_KEY" not in value and "TOKEN" not in value:
-            raise ValueError("the name must hold API_KEY or TOKEN: that is how logs know what to hide")
-        return value
 
 
 class ModelEntry(Settings):

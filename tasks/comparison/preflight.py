@@ -18,7 +18,7 @@ from data_contracts.errors import PlumblineError
 from data_contracts.prompting.prompt import PromptContract, load_prompt
 from tasks.clients.openai_endpoint import ChatEndpoint
 from tasks.clients.requests import Answer, Ask
-from tasks.comparison.model_entry import EndpointSettings, ModelEntry, Place, files_of, run_input
+from tasks.comparison.model_entry import ModelEntry, Place, files_of, run_input
 from tasks.formats import lora_file, safetensors_file
 from tasks.formats.gguf_file import read_header
 from tasks.formats.jsonl import read_lines
@@ -196,18 +196,6 @@ def hub_problem(entry: ModelEntry) -> str | None:
     return _quantised(info.config or {}, where)
 
 
-def client_of(endpoint: EndpointSettings, *, retries: int | None = None) -> ChatEndpoint:
-    """A client with the key from the environment."""
-    return ChatEndpoint(
-        endpoint.base_url,
-        os.environ.get(endpoint.api_key_env),
-        concurrency=endpoint.concurrency,
-        retries=endpoint.retries if retries is None else retries,
-        timeout_s=endpoint.timeout_s,
-        token_limit=endpoint.token_limit,
-    )
-
-
 def try_endpoint(entry: ModelEntry, messages: list[dict[str, str]], max_new_tokens: int) -> tuple[str | None, str]:
     """(problem, sha256 of the answer to one question); with a thinking switch also whether turning it changes the prompt."""
     endpoint = entry.endpoint
@@ -217,7 +205,7 @@ def try_endpoint(entry: ModelEntry, messages: list[dict[str, str]], max_new_toke
         endpoint.base_url, endpoint.model, tuple(messages), limit_tokens, endpoint.temperature, thinking=entry.thinking
     )
     try:
-        with client_of(endpoint, retries=min(endpoint.retries, _TRY_RETRIES)) as client:
+        with endpoint.client(endpoint.base_url, retries=min(endpoint.retries, _TRY_RETRIES)) as client:
             answer = _one_answer(client, ask)
             problem = f"endpoint {endpoint.base_url}: {answer.trouble}" if answer.no_room else None
             if problem is None and entry.thinking is not None:

@@ -102,6 +102,8 @@ class Stage:
     """Further ones that only verification reads."""
     outside: Callable[[Any], list[str]] | None = None
     """Files of the user's that the config names: their content counts, not their path."""
+    checks_outside: Callable[[Any], list[str]] | None = None
+    """Further ones that only verification reads."""
     secrets: tuple[str, ...] = ()
     """Environment variables that its child process may see although they are secrets; it sees no other."""
     named_secrets: Callable[[Any], list[str]] | None = None
@@ -140,6 +142,7 @@ class Stage:
         checks = {
             "config": checks_settings,
             "inputs": {name: digest for name, digest in named.items() if name in self.checks_inputs},
+            "outside": [sha256_file(Path(path)) for path in self.checks_outside(config)] if self.checks_outside else [],
             "stack": keys.versions(self.checks_stack),
             **_files_and_code(self.verify, run.recipe, (*contract, *self.checks_contract), self.checks_texts),
         }
@@ -232,7 +235,7 @@ def _build(stage, run, config, inputs, on_beat, store: Store, parts: keys.KeyPar
             "work_reused": before is not None,
             "rebuilt_because": because,
             "inputs": {name: artifact.model_dump(exclude={"files"}) for name, artifact in inputs.items()},
-            "prompt_contract": load_prompt(run.recipe).digest,
+            "prompt_words": load_prompt(run.recipe).words_digest,
             "verified": outcome["checks"],
             "facts": outcome["facts"],
             "cost": {**outcome["cost"], "seconds": round(time.monotonic() - started, 3)},

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from tasks.clients.engine_choice import Answerer, AnsweringConfig
 from tasks.clients.harmony import ChannelReader
 from tasks.clients.requests import Answer, Ask
-from tasks.clients.response_log import AnswerLog, answer_all
+from tasks.clients.response_log import AnswerLog, answer_in_rounds
 from tasks.core.artifact import canonical_json
 from tasks.core.child import Beat
 from tasks.distillation.contamination import needs_more_room, reason_against
@@ -55,26 +55,28 @@ def ask_all(
 
     `ask` False asks nobody: the log must do.
     """
-    left, done, tokens = prompts, 0, Counter[str]()
     if answerer.room_tokens:
         for one in prompts:
             one.room_tokens = answerer.room_tokens(one.messages)
-    for attempt in range(config.attempts):
-        asks = [_ask(config, answerer, one) for one in left]
-        answers = answer_all(asks, log, answerer.source if ask else None, beat, done)
-        done += len(asks)
-        unfinished = []
-        for one, sent, answer in zip(left, asks, answers, strict=True):
-            one.attempts = attempt + 1
-            one.max_tokens *= 2
-            tokens += Counter(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
-            if one.answer is None or not answer.no_room:  # refused more room, it keeps what it said before
-                one.answer = answer
-            if one.limit_tokens > sent.max_tokens and needs_more_room(_read(answerer.reader, answer)):
-                unfinished.append(one)
-        if not (left := unfinished):
-            break
-    return tokens
+
+    def unfinished(sent: list[Prompt], asks: list[Ask], answers: list[Answer]) -> list[Prompt]:
+        for prompt, answer in zip(sent, answers, strict=True):
+            prompt.attempts += 1
+            prompt.max_tokens *= 2
+            if prompt.answer is None or not answer.no_room:  # refused more tokens, it keeps the answer before
+                prompt.answer = answer
+        return [
+            prompt
+            for prompt, ask, answer in zip(sent, asks, answers, strict=True)
+            if prompt.limit_tokens > ask.max_tokens and needs_more_room(_read(answerer.reader, answer))
+        ]
+
+    source = answerer.source if ask else None
+    spent = answer_in_rounds(
+        prompts, config.attempts, lambda prompt: _ask(config, answerer, prompt), unfinished, log, source, beat
+    )
+    del spent["requests"]
+    return spent
 
 
 def _ask(config: AnsweringConfig, answerer: Answerer, one: Prompt) -> Ask:

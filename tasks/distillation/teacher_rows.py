@@ -12,7 +12,7 @@ from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check
 from tasks.clients.local_model import local_identity
 from tasks.clients.requests import Answer, Ask, Source
-from tasks.clients.response_log import AnswerLog, answer_all
+from tasks.clients.response_log import AnswerLog, answer_in_rounds
 from tasks.core.artifact import write_whole
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.stage import Job
@@ -67,21 +67,23 @@ def ask_teacher(teacher: TeacherSettings, job: Job, own: list[dict], source: Sou
     limits = load_limits(job.recipe, teacher.limits).model_copy(update={"min_rows": 1})
     seeds = _read_seeds(teacher, job, limits, own)
     where = teacher.base_url.rstrip("/") if teacher.base_url else local_identity(Path(str(teacher.local_model)))
-    tokens: Counter[str] = Counter()
+
+    def unfinished(sent: list[_Seed], _asks: list[Ask], answers: list[Answer]) -> list[_Seed]:
+        _judge(recipe, job.recipe, limits, teacher.served_as, sent, answers)
+        return [seed for seed in sent if seed.row is None and not seed.no_room]
+
     with AnswerLog(_log_path(job), _earlier_logs(job)) as log:
-        left, done = seeds, 0
-        for _ in range(teacher.attempts):
-            asks = [_ask(teacher, where, recipe, seed) for seed in left]
-            answers = answer_all(asks, log, source, job.beat, done)
-            done += len(asks)
-            _judge(recipe, job.recipe, limits, teacher.name, left, answers)
-            for one in answers:
-                tokens += Counter(prompt_tokens=one.prompt_tokens, completion_tokens=one.completion_tokens)
-            left = [seed for seed in left if seed.row is None and not seed.no_room]
+        spent = answer_in_rounds(
+            seeds, teacher.attempts, lambda seed: _ask(teacher, where, recipe, seed), unfinished, log, source, job.beat
+        )
     rows = [seed.row for seed in seeds if seed.row is not None]
     refused = [seed for seed in seeds if seed.row is None]
-    facts = {"model": teacher.name, "accepted_rows": len(rows), "refused_rows": len(refused), "prompts": done}
-    facts |= {"reasons": _kinds(refused), **{name: tokens[name] for name in ("prompt_tokens", "completion_tokens")}}
+    facts = {"model": teacher.served_as, "accepted_rows": len(rows), "refused_rows": len(refused)}
+    facts |= {
+        "reasons": _kinds(refused),
+        "prompts": spent["requests"],
+        **{name: spent[name] for name in ("prompt_tokens", "completion_tokens")},
+    }
     return TeacherRows(rows, [_refused(seed) for seed in refused], facts)
 
 
@@ -161,7 +163,7 @@ def _ask(teacher: TeacherSettings, where: str, recipe: Teaching, seed: _Seed) ->
     if seed.reasons:
         told = "\n".join(f"- {reason}" for reason in seed.reasons)
         last = {**last, "content": f"{last['content']}\n\nEarlier answers were refused:\n{told}\nWrite it anew."}
-    return Ask(where, teacher.name, (*before, last), seed.max_tokens, teacher.temperature)
+    return Ask(where, teacher.served_as, (*before, last), seed.max_tokens, teacher.sent_temperature)
 
 
 def _judge(

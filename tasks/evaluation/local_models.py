@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -22,12 +22,10 @@ from pydantic import Field
 from data_contracts.prompting.prompt import PromptContract
 from tasks.core.progress import Beat, named, silent, summed
 from tasks.core.settings import Settings
-from tasks.prompts import chat
 from tasks.prompts.prompt_digest import PROMPT_CONTRACT_KEY, refuse_another_contract
 from tasks.recipes.interface import Row
-from tasks.runtimes import hf_model
 from tasks.runtimes.generation import Generation, is_small
-from tasks.runtimes.llama_model import LlamaEngine
+from tasks.runtimes.greedy_model import open_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,7 +140,7 @@ def ask(
     Raises:
         ArtifactError: as `ask_all`.
     """
-    with (_opened_gguf if one.is_gguf else _opened_transformers)(config, one) as model:
+    with _opened(config, one) as model:
         prompts = [model.tokenize(model.render(row)) for row in rows]
         started = time.monotonic()
         answers = model.generate(prompts, False, named(beat, f"answers of {one.name}"))
@@ -166,46 +164,21 @@ def ask(
 
 
 @contextmanager
-def _opened_transformers(config: AskingConfig, one: LocalModel) -> Iterator[OpenModel]:
-    with hf_model.quiet():
-        tokenizer = hf_model.load_tokenizer(one.path)
-        model = hf_model.load_model(one.path, config.compute_dtype, one.adapter)
-    stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
+def _opened(config: AskingConfig, one: LocalModel) -> Iterator[OpenModel]:
     limit_tokens = one.max_new_tokens or config.max_new_tokens
-    header = chat.answer_header(tokenizer)
-
-    def generate(prompts: list[list[int]], otherwise: bool, beat: Beat) -> list[Generation]:
-        batch_rows = max(1, config.batch_rows // 3) if otherwise else config.batch_rows
-        found = hf_model.generate(model, tokenizer, prompts, limit_tokens, stops, batch_rows, beat)
-        return [replace(each, text=each.text.removeprefix(header)) for each in found]
-
-    yield OpenModel(
-        one.name,
-        render=lambda row: chat.prompt_text(tokenizer, one.contract, row, one.thinking),
-        tokenize=lambda text: chat.text_ids(tokenizer, text),
-        logits=lambda ids: hf_model.logits(model, ids).numpy(),
-        generate=generate,
-    )
-
-
-@contextmanager
-def _opened_gguf(config: AskingConfig, one: LocalModel) -> Iterator[OpenModel]:
-    """By the file's own chat template, tokenizer and end token."""
-    limit_tokens = one.max_new_tokens or config.max_new_tokens
-    with LlamaEngine(one.path) as engine:
+    otherwise_rows = _OTHER_SLOTS if one.is_gguf else max(1, config.batch_rows // 3)
+    batch_rows = None if one.is_gguf else config.batch_rows
+    with open_model(one.path, config.compute_dtype, one.adapter) as model:
         if one.contract_digest is not None:
-            carried = engine.metadata.get(PROMPT_CONTRACT_KEY)
+            carried = model.metadata.get(PROMPT_CONTRACT_KEY)
             refuse_another_contract(f"evaluation: {one.path.name}", carried, one.contract_digest)
-
-        def generate(prompts: list[list[int]], otherwise: bool, beat: Beat) -> list[Generation]:
-            if otherwise:
-                return engine.generate(prompts, limit_tokens, beat=beat, slots=_OTHER_SLOTS)
-            return engine.generate(prompts, limit_tokens, beat=beat)
-
+        model.load()
         yield OpenModel(
             one.name,
-            render=lambda row: engine.render_chat(one.contract.messages(row), thinking=one.thinking),
-            tokenize=engine.tokenize,
-            logits=engine.logits,
-            generate=generate,
+            render=lambda row: model.render(one.contract.messages(row), one.thinking),
+            tokenize=model.tokenize,
+            logits=model.logits,
+            generate=lambda prompts, otherwise, beat: model.generate(
+                prompts, limit_tokens, otherwise_rows if otherwise else batch_rows, beat
+            ),
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.evaluation.local_models import Answers
+from tasks.formats.jsonl import write_lines
 from tasks.measures.bootstrap import measure_of, score_of
 from tasks.recipes.interface import Recipe, Row
 
@@ -61,7 +61,7 @@ class Survey:
         return {name: sum(values) / len(values) for name, values in found.items()}
 
     def board_row(self, one: Answers, interval_fraction: float) -> dict:
-        """Everything that a leaderboard says about a model."""
+        """What scores.json, comparison.json and leaderboard.json say about a model."""
         parsed = self._parsed(self.asked, one.texts)
         shown: Mapping[str, Sequence[float | None]] = {**self.scores(one), **self._metamorphic(parsed)}
         paired = self.recipe.probe().paired_measures(self.rows, parsed[: len(self.rows)])
@@ -90,12 +90,12 @@ class Survey:
             right = {model: self.recipe.all_right(row, answer) for model, answer in parsed.items()}
             scores = {model: self.recipe.score(row, answer) for model, answer in parsed.items()}
             lines.append({"row": row, "answers": texts, "right": right, "scores": scores})
-        _write_lines(folder / "answers.jsonl", lines)
+        write_lines(folder / "answers.jsonl", lines)
         changed = [
             {"kind": kind, "row": i, "changed": row, "answers": {one.model: one.texts[place] for one in everyone}}
             for place, (kind, i, row) in enumerate(self.probes, len(lines))
         ]
-        _write_lines(folder / "probes.jsonl", changed)
+        write_lines(folder / "probes.jsonl", changed)
 
     def _metamorphic(self, parsed: list) -> dict[str, list[float]]:
         """Kind of change -> for each changed row, did the answer follow as it must."""
@@ -109,8 +109,3 @@ class Survey:
     def _parsed(self, rows: Iterable[Row], texts: Iterable[str]) -> list:
         """The answers to `rows`, read back; further texts are left out."""
         return [self.recipe.parse_output(text, row) for row, text in zip(rows, texts, strict=False)]
-
-
-def _write_lines(path: Path, lines: list[dict]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)  # ASCII: an answer may hold half a surrogate pair

@@ -23,18 +23,6 @@ _FIRST_SHARE_OFF = 0.15
 """How far the share of "first" may lie from one half when an answer is compared with itself."""
 
 
-def alpha_ordinal(ratings: np.ndarray) -> float | None:
-    """Krippendorff's alpha for ordered levels. `ratings` (judges, units), NaN where a judge gave none.
-
-    1 is perfect agreement, 0 what chance gives, below 0 systematic disagreement. Units with fewer than two ratings say
-    nothing. None when no unit has two, or when all ratings are equal: there is then nothing to disagree on.
-    Source: K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011); the tests hold its example (0.815).
-    """
-
-    levels, counts = _level_counts(ratings)
-    return _alpha(_coincidences(counts).sum(axis=0)) if len(levels) > 1 else None
-
-
 def _level_counts(ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The levels in use, lowest first, and (units, levels): how many judges gave each."""
     import numpy as np
@@ -53,7 +41,12 @@ def _coincidences(counts: np.ndarray) -> np.ndarray:
 
 
 def _alpha(observed: np.ndarray) -> float | None:
-    """Alpha from one coincidence matrix (levels, levels)."""
+    """Krippendorff's alpha for ordered levels, from one coincidence matrix (levels, levels).
+
+    1 is perfect agreement, 0 what chance gives, below 0 systematic disagreement. None when no unit has two ratings, or when
+    all ratings are equal: there is then nothing to disagree on.
+    Source: K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011); the tests hold its example (0.815).
+    """
     import numpy as np
 
     totals = observed.sum(axis=1)

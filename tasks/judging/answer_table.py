@@ -1,7 +1,8 @@
 """The answers that a panel judges: read from evaluations, put side by side by prompt, cut to what judges never see twice.
 
-Reads answers.jsonl ({"row", "answers": {model: text}}) and leaderboard.json of each evaluation or comparison. With several
-of them a model is called <input>/<model>; one file that answered alike in all stands there once, under its bare name.
+Reads answers.jsonl ({"row", "answers": {model: text}}) and scores.json of an evaluation, or comparison.json of a comparison.
+With several of them a model is called <input>/<model>; one file that answered alike in all stands there once, under its bare
+name.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from tasks.recipes.interface import Recipe
 
 GATE_PASS = "gate_pass_fraction"
 """The metric of a recipe's `score` that makes the gates' half of the final score."""
+
+
+SCORES, COMPARISON = "scores.json", "comparison.json"
+"""What an evaluation and a comparison list their models in."""
 
 
 @dataclass
@@ -118,11 +123,12 @@ class _Evaluation:
 
 
 def _read(name: str, folder: Path, manifest: Mapping, contract: PromptContract) -> _Evaluation:
-    for wanted in ("answers.jsonl", "leaderboard.json"):
-        if not (folder / wanted).is_file():
-            raise ArtifactError(f"judge_answers: {name} holds no {wanted}. Give an evaluation as the input {name}.")
-    board = json.loads((folder / "leaderboard.json").read_text("utf-8"))
-    board = board["models"] if isinstance(board, dict) else board  # a comparison's board holds more than its models
+    listed = next((path for path in map(folder.joinpath, (SCORES, COMPARISON)) if path.is_file()), None)
+    if listed is None or not (folder / "answers.jsonl").is_file():
+        lacks = "answers.jsonl" if listed else f"{SCORES} and no {COMPARISON}"
+        raise ArtifactError(f"judge_answers: {name} holds no {lacks}. Give an evaluation as the input {name}.")
+    board = json.loads(listed.read_text("utf-8"))
+    board = board["models"] if listed.name == COMPARISON else board  # a comparison holds more than its models
     models = {row["model"] for row in board}
     lines: dict[str, dict] = {}
     short = 0

@@ -1,4 +1,4 @@
-"""A panel's numbers as a board: what leaderboard.json holds, with every None where nothing can be told."""
+"""A panel's numbers as a board: what judgement.json holds, with every None where nothing can be told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.judging.answer_table import AnswerTable
 from tasks.judging.panel import EQUAL, GATE_SHARE, JUDGE_SHARE, Panel, findings, mean_of
 
 FORMAT = 1
-"""Version of leaderboard.json; raised when a name in it changes its meaning."""
+"""Version of judgement.json; raised when a name in it changes its meaning."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def board_of(
     rows = [_row(panel, table, model, ranks[model], rubric, gates, warnings[model]) for model in order]
     found = findings(panel)
     return {
+        "schema": "judgement",
         "format": FORMAT,
         "formula": formula(rubric),
         "prompts": len(table.rows),

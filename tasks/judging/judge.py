@@ -7,25 +7,22 @@ what it did not say is unscored.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from tasks.clients.local_model import LocalChat, local_identity
-from tasks.clients.openai_endpoint import ChatEndpoint, ServerError, url_problem
+from tasks.clients.endpoint_settings import ChatModelSettings
+from tasks.clients.local_model import local_identity
+from tasks.clients.openai_endpoint import ServerError
 from tasks.clients.requests import Answer, Ask, Source
 from tasks.clients.response_log import AnswerLog, answer_all
 from tasks.core.artifact import hash_folder
 from tasks.core.child import Beat, silent
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
-from tasks.core.settings import Settings
 
 API_KEY = "PLUMBLINE_JUDGE_API_KEY"
 """The environment variable with a judge's key, unless its settings name another."""
@@ -40,20 +37,16 @@ Family = Annotated[
 """Whose model it is, in one spelling: "Qwen" and "qwen " are one opinion, not two."""
 
 
-class JudgeSettings(Settings):
-    """One judge: who it is, where it answers, and how patiently it is asked."""
+class JudgeSettings(ChatModelSettings):
+    """One judge: who it is, where it answers, and how patiently requests are sent."""
+
+    place: ClassVar[str] = "judge.judges"
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]{0,39}$")
     """Name of its column."""
     family: Family
     """Whose model it is ("qwen", "gpt", "claude"): judges of one family count as one opinion, and one that ranks its own
     family first is reported."""
-    base_url: str | None = None
-    """An OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1."""
-    local_model: str | None = None
-    """In place of base_url: a .gguf file, or a folder that transformers loads."""
-    model: str | None = None
-    """The model's name at the endpoint."""
     api_key_env: str = Field(default=API_KEY, pattern=r"^[A-Z][A-Z0-9_]{0,63}$")
     """Name of the environment variable that holds the key; never the key itself."""
     structured: Literal["auto", "json_schema", "json_object", "plain"] = "auto"
@@ -66,60 +59,12 @@ class JudgeSettings(Settings):
     for small local models, which would think past max_tokens."""
     max_tokens: int = Field(default=1024, ge=16)
     """Room for one verdict, a reasoning model's thoughts included."""
-    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the endpoint calls that room."""
-    temperature: float | None = Field(default=0.0, ge=0, le=2)
-    """0 is greedy; null leaves it to an endpoint that takes no other value than its own."""
-    concurrency: int = Field(default=8, ge=1, le=256)
-    """Requests in flight at once; for local_model, answers in a batch."""
-    retries: int = Field(default=5, ge=0, le=20)
-    """Further tries of a request after 429, a server's error, a lost connection or a timeout."""
-    timeout_s: float = Field(default=120, gt=0, le=600)
-    """Longest wait for one whole verdict, in seconds."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _plain_address(cls, value: str | None) -> str | None:
-        if value is not None and (problem := url_problem(value)):
-            # not a ValueError: its message would show the value, and with it a password
-            raise ConfigError(f"config: judge.judges.base_url {problem}.")
-        return value
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _known_as_secret(cls, value: str) -> str:
-        if not re.search(r"TOKEN|SECRET|API_?KEY|ACCESS_KEY", value):
-            raise ValueError("the name must hold API_KEY or TOKEN: that is how logs know what to hide")
-        return value
 
     @model_validator(mode="after")
-    def _one_source(self) -> JudgeSettings:
-        if (self.base_url is None) == (self.local_model is None):
-            raise ValueError("give base_url or local_model, and not both")
-        if self.base_url is not None and not self.model:
-            raise ValueError("base_url needs model, the model's name at the endpoint")
-        if self.local_model is not None:
-            path = Path(self.local_model)
-            if not (path.is_dir() or (path.is_file() and path.suffix == ".gguf")):
-                raise ValueError(f"local_model {self.local_model!r} is neither a .gguf file nor a folder that is there")
-            if self.temperature:
-                raise ValueError("local_model answers greedily: leave temperature out")
-            if self.structured not in ("auto", "plain"):
-                raise ValueError("local_model is not held to a schema: leave structured out")
+    def _local_is_plain(self) -> JudgeSettings:
+        if self.local_model is not None and self.structured not in ("auto", PLAIN):
+            raise ValueError("local_model is not held to a schema: leave structured out")
         return self
-
-    @property
-    def served_as(self) -> str:
-        """The model's name where it answers."""
-        return self.model or Path(self.local_model or "").stem
-
-    @property
-    def files(self) -> list[str]:
-        """The user's files that shape its verdicts."""
-        path = Path(self.local_model) if self.local_model else None
-        if path is None:
-            return []
-        return [str(one) for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [str(path)]
 
 
 @dataclass(frozen=True)
@@ -200,7 +145,7 @@ def ask_judge(
     structured, died, refused = PLAIN, "", False
     asks = [_ask(judge, where, one, structured) for one in questions]
     try:
-        with _source(judge) as source:
+        with judge.open_source() as source:
             structured = _form_taken(judge, questions, log, where, source, beat) if asks else PLAIN
             asks = [_ask(judge, where, one, structured) for one in questions]
             answer_all(asks, log, source, beat)
@@ -222,13 +167,12 @@ def _ask(judge: JudgeSettings, where: str, question: Question, structured: str) 
         "json_object": {"type": "json_object", "schema": schema},
         PLAIN: None,
     }
-    temperature = None if judge.local_model else judge.temperature
     return Ask(
         where,
         judge.served_as,
         messages,
         judge.max_tokens,
-        temperature,
+        judge.sent_temperature,
         thinking=judge.thinking,
         response_format=forms[structured],
     )
@@ -263,24 +207,6 @@ def _form_taken(
         else:
             return form
     raise AssertionError("the plain form is taken or raises")
-
-
-@contextmanager
-def _source(judge: JudgeSettings) -> Iterator[Source]:
-    if judge.local_model:
-        with LocalChat(Path(judge.local_model), judge.concurrency) as source:
-            yield source
-        return
-    assert judge.base_url is not None, "the settings give one of the two"
-    with ChatEndpoint(
-        judge.base_url,
-        os.environ.get(judge.api_key_env),
-        concurrency=judge.concurrency,
-        retries=judge.retries,
-        timeout_s=judge.timeout_s,
-        token_limit=judge.token_limit,
-    ) as source:
-        yield source
 
 
 def twice_on_the_panel(judges: Sequence[JudgeSettings], identities: Sequence[Identity]) -> list[str]:

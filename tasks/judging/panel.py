@@ -262,20 +262,6 @@ def findings(panel: Panel) -> list[Finding]:
     )
 
 
-def findings_of_columns(
-    models: Sequence[str], columns: np.ndarray, families: Sequence[str], limits: Limits | None = None
-) -> list[Finding]:
-    """The same from a board's columns (judges, models) alone: no prompt is known, so a judge's word is the bare sign."""
-    import numpy as np
-
-    columns = np.asarray(columns, dtype=float)
-    signs: dict[tuple[int, int], list[int | None]] = {
-        (a, b): [int(one) for one in np.sign(np.round(columns[:, a] - columns[:, b], 9))]
-        for a, b in combinations(range(len(models)), 2)
-    }
-    return findings_of(models, columns.mean(axis=0).tolist(), signs, families, limits or Limits(), bare=True)
-
-
 def findings_of(
     models: Sequence[str],
     averages: Sequence[float],
@@ -283,15 +269,14 @@ def findings_of(
     families: Sequence[str],
     limits: Limits,
     *,
-    bare: bool = False,
     unranked: int = 0,
 ) -> list[Finding]:
     """Findings from what each judge says of each pair of models (first index below the second).
 
     `unranked`: further models of the board of which too little is known; nothing is said to be above them.
 
-    `bare`: the signs are those of bare numbers, whose noise nobody knows. Otherwise judges that contradict each other beyond
-    the noise are told of, however near the averages lie: m 100 and n 76 for one, 76 and 100 for the other is no tie.
+    Judges that contradict each other beyond the noise are reported, however near the averages lie: m 100 and n 76 for one
+    judge, 76 and 100 for the other, is a disagreement.
     """
     if len(set(families)) < limits.min_judges:
         told = (
@@ -307,7 +292,7 @@ def findings_of(
             continue
         gap, pair = averages[a] - averages[b], (models[a], models[b])
         shown = f"{models[a]} ({averages[a]:.1f}) and {models[b]} ({averages[b]:.1f})"
-        no_tie = not bare and (_opposed(said[a, b]) or set(said[a, b]) == {None})
+        no_tie = _opposed(said[a, b]) or set(said[a, b]) == {None}
         if gap < limits.tie_points and not no_tie:
             found.append(Finding("tied", f"{shown} are all but tied.", pair))
         else:

@@ -1,4 +1,7 @@
-"""One number for everything that turns a row into token ids: words, answer schema, tokenizer files, chat template.
+"""The digest of the prompt contract: of everything that turns a row into token ids: words, answer schema, tokenizer, template.
+
+Two digests, two names. *Prompt words* (`PromptContract.words_digest`) is that of prompt.md and answer schema alone: known before
+there is a model, and in the manifest of every stage. *Prompt contract* (`contract_digest`) adds tokenizer files and template.
 
 It travels in token rows, adapter, merged model, GGUF header and Modelfile. A model asked through any other contract answers
 badly without an error (seed story "proofkit"), so whoever asks compares it first.
@@ -38,7 +41,7 @@ def contract_parts(contract: PromptContract, model_folder: Path) -> dict[str, st
     found = {name: model_folder / name for name in _FILES if (model_folder / name).is_file()}
     if not found.keys() - {"chat_template.jinja"}:
         raise ArtifactError(f"prompt: {model_folder.name} holds no tokenizer. Expected one of {', '.join(_FILES[:3])}.")
-    parts = {"prompt": contract.digest}
+    parts = {"prompt": contract.words_digest}
     parts |= {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
     path = model_folder / "tokenizer_config.json"
     config = json.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -134,7 +134,7 @@ def _board(
     name: str, inputs: Mapping[str, Path], gates: dict[str, list[Check]], facts: dict, gguf: dict
 ) -> list[LeaderboardRow]:
     rows = []
-    for row in json.loads((inputs["evaluation"] / "leaderboard.json").read_text("utf-8")):
+    for row in json.loads((inputs["evaluation"] / "scores.json").read_text("utf-8")):
         model = row["model"]
         is_gguf = (inputs["gguf"] / f"model-{model}.gguf").is_file()
         scores = {metric: Score(**score) for metric, score in row["scores"].items()}

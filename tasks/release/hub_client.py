@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.core.backoff import Backoff, FailedInPassing, with_retries
 from tasks.core.errors import ArtifactError, ConfigError, PlumblineError, TransientError, redact
 
 if TYPE_CHECKING:
@@ -46,20 +45,6 @@ _PASSING = (
 """JSONDecodeError: a gateway answered in the Hub's place, with a page of HTML."""
 _CAUGHT = (httpx.HTTPError, OSError, ValueError, RuntimeError, KeyError)
 _CHATTY_LOGGERS = ("httpx", "huggingface_hub.utils._http", "huggingface_hub.file_download")
-
-
-class Backoff(BaseModel):
-    """How often a call that failed in passing is tried, and the waits in between: doubled each time, with jitter."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_attempts: int = Field(default=4, ge=1)
-    first_wait_s: float = Field(default=2.0, ge=0)
-    max_wait_s: float = Field(default=30.0, ge=0)
-
-    def wait_s(self, failed_attempts: int) -> float:
-        """Between half of the step and all of it, so that clients that failed together do not come back together."""
-        return random.uniform(0.5, 1.0) * min(self.max_wait_s, self.first_wait_s * 2 ** (failed_attempts - 1))
 
 
 @contextmanager
@@ -109,18 +94,24 @@ def retrying(what: str, call: Callable[[], T], backoff: Backoff) -> T:
         ConfigError: the Hub refuses the token (401, 403), or the client is switched to offline.
         ArtifactError: any other refusal.
     """
-    for attempt in range(1, backoff.max_attempts + 1):
+
+    def tried() -> T:
         try:
             return call()
         except PlumblineError:
             raise
         except _CAUGHT as caught:
             error = _root(caught)
-        if not _may_pass(error) or attempt == backoff.max_attempts:
-            break
-        time.sleep(backoff.wait_s(attempt))
-    # Raised outside the handler: a chained traceback would print the server's words unredacted.
-    raise _explained(what, error, attempt)
+        # Raised outside the handlers: a chained traceback would print the server's words unredacted.
+        if _may_pass(error):
+            raise FailedInPassing(what, cause=error)
+        raise _explained(what, error, 1)
+
+    try:
+        return with_retries(tried, backoff, time.sleep)
+    except FailedInPassing as last:
+        error = last.cause or last
+    raise _explained(what, error, backoff.max_attempts)
 
 
 def ask(what: str, call: Callable[[], Any], backoff: Backoff) -> tuple[Any, PlumblineError | None]:

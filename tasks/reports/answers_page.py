@@ -1,6 +1,6 @@
 """Answers prompt by prompt, with every judge's scores beside them: one self-contained page that asks no server for anything.
 
-Reads:  a board (leaderboard.json), the records of verdicts.jsonl, the table of answers.
+Reads:  a board (judgement.json), the records of verdicts.jsonl, the table of answers.
 Writes: text for `answers.html` (answers.html.j2, report.css, answers.css and report.js are put into it).
 """
 

@@ -24,7 +24,7 @@ _MAX_PANELS = 3
 
 
 def draw_comparison(board: Mapping, path: Path) -> None:
-    """Write leaderboard.png."""
+    """Write comparison.png."""
     import matplotlib
 
     matplotlib.use("Agg")

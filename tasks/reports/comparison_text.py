@@ -20,7 +20,7 @@ def shown_metrics(board: Mapping) -> list[str]:
 
 
 def comparison_markdown(board: Mapping) -> str:
-    """leaderboard.md, which is also the page in the Prefect UI."""
+    """comparison.md, which is also the page in the Prefect UI."""
     rows, ranking = board["rows"], ", then ".join(words.label(one["metric"]) for one in board["ranking"])
     percent = f"{board['interval_fraction']:.0%}"
     parts = [

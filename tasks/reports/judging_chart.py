@@ -1,7 +1,7 @@
 """A leaderboard as a picture: one bar a model, whose parts make its score, with each judge's own number as a dot beside it.
 
     draw_chart(path, bars, judges=[...], title=...)      any board: the bars say what they are made of
-    draw_board(board, path)                              the board of a panel, as leaderboard.json holds it
+    draw_board(board, path)                              the board of a panel, as judgement.json holds it
 
 A bar without a number says "cannot tell". A yardstick is hatched, a floor pale: neither competes. Nothing here measures.
 """

@@ -1,4 +1,4 @@
-"""A board of judged answers as Markdown, and what changed between two boards. `board` is what leaderboard.json holds."""
+"""A board of judged answers as Markdown, and what changed between two boards. `board` is what judgement.json holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROLES = {"yardstick": "the yardstick, not a competitor", "floor": "untuned: the
 
 
 def board_markdown(board: Mapping) -> str:
-    """leaderboard.md: the ranks, what the panel agrees on, what to know before believing it, and how the judges did."""
+    """judgement.md: the ranks, what the panel agrees on, what to know before believing it, and how the judges did."""
     judges = [one["name"] for one in board["judges"]]
     columns = ["model", "rank", *judges, "judges, mean", "gates", "final", "what it is"]
     rows = [_row(one, judges, board) for one in board["rows"]]

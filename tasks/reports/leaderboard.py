@@ -18,6 +18,7 @@ _STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.CANNOT_TELL:
 def leaderboard_json(release: ReleaseData) -> dict[str, Any]:
     """What leaderboard.json holds. An unscored metric has the value null and its number of rows."""
     return {
+        "schema": "leaderboard",
         "name": release.name,
         "recipe": release.recipe,
         "verdict": release.verdict.value,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 from data_contracts.verdict import Check, report
 from tasks.core.progress import UNIT, Beat, named, silent
 from tasks.core.stage import Job
-from tasks.formats.jsonl import as_lines
+from tasks.formats.jsonl import write_lines
 from tasks.formats.token_rows import TokenRow, longest_completion_tokens, read_token_rows
 from tasks.prompts import chat
 from tasks.recipes import keeps_trace, load_recipe
 from tasks.recipes.interface import ReadsTraces, Trace
 from tasks.runtimes import hf_model
 from tasks.runtimes.generation import Generation
+from tasks.runtimes.greedy_model import FolderModel
 from tasks.training.advice import Fit, Signs, advise
 from tasks.training.config import ForgettingConfig
 from tasks.training.forgetting_checks import (
@@ -181,17 +182,17 @@ class _Probe:
         """
         if side.general and not self._next_block(side, n_rows, allowed_s):
             return
-        with hf_model.quiet():
-            model = hf_model.load_model(self.job.inputs["base"], self.compute_dtype, side.adapter, self.job.beat)
+        opened = FolderModel(self.job.inputs["base"], self.compute_dtype, side.adapter, beat=self.job.beat)
+        opened.load()
         beat = named(self.job.beat, f"forgetting probe, {side.which} model")
         while block := self._next_block(side, n_rows, allowed_s):
             started = _clock()
-            answers = _answers(model, self.tokenizer, block, self.limit_tokens, beat)
-            side.answers += [replace(a, text=a.text.removeprefix(self.header)) for a in answers]
+            prompts = [row[:start] for row, start in block]
+            side.answers += opened.generate(prompts, self.limit_tokens, len(block), beat)
             side.spent_s += _clock() - started
         if not side.general:
             side.general = general_losses(
-                model, self.tokenizer, named(self.job.beat, f"general text, {side.which} model")
+                opened.model, self.tokenizer, named(self.job.beat, f"general text, {side.which} model")
             )
 
     def measured(self, side: _Side, n_rows: int) -> Measured:
@@ -224,7 +225,7 @@ class _Probe:
                 strict=True,
             )
         ]
-        (self.job.work / ANSWERS_FILE).write_text(as_lines(lines), "utf-8")
+        write_lines(self.job.work / ANSWERS_FILE, lines)
 
     def _traces(self, answers: list[Generation]) -> list[Trace]:
         """The traces of answers to the first prompts."""
@@ -264,18 +265,6 @@ def _read(job: Job, split: str, n_rows: int | None) -> tuple[list[dict], list[To
     with (job.inputs["rows"] / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
         rows = [json.loads(line) for line in islice(lines, n_rows)]
     return rows, read_token_rows(job.inputs["rows"] / f"{split}.parquet", n_rows)
-
-
-def _answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[TokenRow],
-    limit_tokens: int,
-    beat: Beat,
-) -> list[Generation]:
-    stops = chat.stop_ids(tokenizer, model.generation_config.to_dict())
-    prompts = [row[:start] for row, start in rows]
-    return hf_model.generate(model, tokenizer, prompts, limit_tokens, stops, _BATCH_ROWS, beat)
 
 
 def general_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, beat: Beat = silent) -> list[float]:

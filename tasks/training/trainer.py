@@ -12,6 +12,7 @@ from data_contracts.verdict import Verdict
 from tasks.core.errors import ArtifactError, ConfigError
 from tasks.core.progress import UNIT
 from tasks.core.stage import Job
+from tasks.formats.jsonl import write_json, write_lines
 from tasks.formats.lora_file import EXPERTS_IN_OUT, EXPERTS_OUT_IN, OUT_IN
 from tasks.formats.safetensors_file import TensorEntry, read_entries, torch_dtype
 from tasks.formats.token_rows import TokenRow, read_token_rows
@@ -261,7 +262,7 @@ def _save(config: TrainConfig, trainer: SFTTrainer, job: Job) -> None:
     else:
         _save_adapter(trainer, job)
     points = [{"step": p["step"], "train_loss": p["loss"]} for p in trainer.state.log_history if "loss" in p]
-    (job.out / "training_log.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points), "utf-8")
+    write_lines(job.out / "training_log.jsonl", points)
 
 
 def _save_adapter(trainer: SFTTrainer, job: Job) -> None:
@@ -275,4 +276,4 @@ def _save_adapter(trainer: SFTTrainer, job: Job) -> None:
         if isinstance(config.get(name), list):
             config[name].sort()  # a set in PEFT: its order changes with every process
     config["inference_mode"] = True
-    path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
+    write_json(path, config, sort_keys=True)

@@ -31,7 +31,7 @@ def board(final: float, digest: str = "p") -> dict:
 
 def judgement(folder: Path, final: float) -> Path:
     folder.mkdir(parents=True)
-    (folder / "leaderboard.json").write_text(json.dumps(board(final)))
+    (folder / "judgement.json").write_text(json.dumps(board(final)))
     return folder
 
 
@@ -58,10 +58,10 @@ def test_boards_are_found_by_path_folder_or_part_of_a_name(shelf):
         == find_board(kept[0].stem[-8:], shelf)
         == kept[0]
     )
-    assert find_board(str(shelf / "a"), shelf) == shelf / "a" / "leaderboard.json"
+    assert find_board(str(shelf / "a"), shelf) == shelf / "a" / "judgement.json"
     (shelf / "a" / "board").mkdir()
-    (shelf / "a" / "board" / "leaderboard.json").write_text("{}")
-    assert find_board(str(shelf / "a"), shelf) == shelf / "a" / "board" / "leaderboard.json"
+    (shelf / "a" / "board" / "judgement.json").write_text("{}")
+    assert find_board(str(shelf / "a"), shelf) == shelf / "a" / "board" / "judgement.json"
     assert "+5.0 (intervals apart)" in diff("11-23", "11-24", shelf)
 
 
@@ -77,7 +77,7 @@ def test_a_name_that_is_no_board_or_several_is_told_with_all_names(shelf, named,
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a release\'s own board", "rows": []}'])
 def test_another_file_is_refused(tmp_path, text):
-    (tmp_path / "leaderboard.json").write_text(text)
+    (tmp_path / "judgement.json").write_text(text)
     with pytest.raises(ConfigError, match="is no board of judged answers"):
         read_board(tmp_path)
 

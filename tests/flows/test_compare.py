@@ -58,9 +58,9 @@ class Shop:
 
         placed = Path(compare(profile=str(path)))
         assert {one.name for one in placed.iterdir()} == {
-            "leaderboard.json", "leaderboard.md", "leaderboard.png", "answers.jsonl", "probes.jsonl",
+            "comparison.json", "comparison.md", "comparison.png", "answers.jsonl", "probes.jsonl",
         }  # fmt: skip
-        return {row["model"]: row for row in json.loads((placed / "leaderboard.json").read_text())["models"]}
+        return {row["model"]: row for row in json.loads((placed / "comparison.json").read_text())["models"]}
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_the_parts_of_a_run_in_one_list_with_the_control_made_for_it(prefect_ser
     assert lost["error_ratio"] > 3 * kept["error_ratio"]
     kl = {name: board[name]["distance"]["mean_kl_nats"] for name in parts}
     assert kl["adapter"] == 0 and kl["merged-nf4"] > 3 * kl["merged"] > 0
-    text = (shop.folder / "comparison" / "tiny" / "leaderboard.md").read_text()
+    text = (shop.folder / "comparison" / "tiny" / "comparison.md").read_text()
     assert "merged-nf4 is broken on purpose and never published." in text and "times that of" in text
 
 

@@ -229,7 +229,7 @@ def test_the_comparison_of_the_run_sets_the_control_apart(demo):
     printed, _ = demo.run(command="compare")
     assert "train_lora" not in printed, "a comparison trains nothing"
     folder = demo.folder / "comparison" / "signals-nano"
-    board = json.loads((folder / "leaderboard.json").read_text())
+    board = json.loads((folder / "comparison.json").read_text())
     models = {row["model"]: row for row in board["models"]}
     assert set(models) == {"ceiling", "base", "adapter", "merged", "merged-nf4", *FILES}
     assert next(iter(models)) == "ceiling" and models["ceiling"]["rank"] is None
@@ -245,7 +245,7 @@ def test_the_comparison_of_the_run_sets_the_control_apart(demo):
     kl = {name: row["distance"]["mean_kl_nats"] for name, row in models.items() if row.get("distance")}
     assert kl["merged-nf4"] > 10 * max(kl[name] for name in ("merged", "f16", "q8_0"))
     assert control["same_answers_fraction"] < merged["same_answers_fraction"]
-    assert (folder / "leaderboard.png").stat().st_size > 20_000
+    assert (folder / "comparison.png").stat().st_size > 20_000
     assert f"{merged['file_digest']}" == demo.manifests()["merged"]["digest"]
     again, _ = demo.run(command="compare")
     assert re.search(r"^compare_models +reused", again, re.M)

@@ -195,7 +195,7 @@ def test_the_release_holds_what_it_promises(distilled):
     names = {path.relative_to(distilled.release).as_posix() for path in distilled.release.rglob("*") if path.is_file()}
     wanted = {"Modelfile", "README.md", "leaderboard.json", "heldout.jsonl", "manifest.json", "report.html"}
     wanted |= {"gguf/proofkit-nano-f16.gguf", "gguf/proofkit-nano-q8_0.gguf", "model/model.safetensors"}
-    wanted |= {f"board/{name}" for name in ("leaderboard.json", "leaderboard.md", "leaderboard.png", "answers.html")}
+    wanted |= {f"board/{name}" for name in ("judgement.json", "judgement.md", "judgement.png", "answers.html")}
     assert wanted <= names
 
 
@@ -229,7 +229,7 @@ def test_the_release_tells_where_it_came_from(distilled):
 @pytest.mark.slow
 @needs_vllm
 def test_without_a_judge_the_panel_cannot_tell_and_the_gates_decide(distilled):
-    found = distilled.read("board/leaderboard.json")
+    found = distilled.read("board/judgement.json")
     assert {"direct/q8_0", "distilled/q8_0", "base", "teacher", "ceiling"} <= {row["model"] for row in found["rows"]}
     assert all(row["final"]["value"] is None for row in found["rows"]) and found["findings"][0]["kind"] == "nothing"
     assert re.search(

@@ -33,7 +33,7 @@ def write(folder, answered, noise: float | None = 0.0) -> None:
     ]
     (folder / "answers.jsonl").write_text("\n".join(lines) + "\n")
     floor = {} if noise is None else {"gate_pass_fraction": noise}
-    (folder / "leaderboard.json").write_text(json.dumps([{"model": SERVED, "noise_floor": floor}]))
+    (folder / "scores.json").write_text(json.dumps([{"model": SERVED, "noise_floor": floor}]))
 
 
 def spoil(folder, rows: int, noise: float | None = 0.0) -> None:

@@ -35,7 +35,7 @@ def job(tmp_path):
     scores = {"valid_json_fraction": {"value": 1.0, "low": 1.0, "high": 1.0, "n": 12}}
     board = [{"model": name, "file_digest": digests[name], "scores": scores} for name in MODELS]
     gates = [one.model_dump(mode="json") for one in judge_of(heldout)]
-    write(out / "leaderboard.json", board)
+    write(out / "scores.json", board)
     write(out / "verdict.json", {"merged": gates, "f16": gates})
     mine = {name: {"valid_json_fraction": 1.0} for name in MODELS}
     asked = heldout + signals.reference_rows()
@@ -74,9 +74,9 @@ def test_a_sound_evaluation_passes(job):
 @pytest.mark.parametrize(
     ("file", "change", "caught"),
     [
-        ("leaderboard.json", lambda b: [{**b[0]}, *[{**r, "file_digest": "0" * 64} for r in b[1:]]], "digest"),
+        ("scores.json", lambda b: [{**b[0]}, *[{**r, "file_digest": "0" * 64} for r in b[1:]]], "digest"),
         (
-            "leaderboard.json",
+            "scores.json",
             lambda b: [{**b[0], "scores": {"valid_json_fraction": {"value": 0.9}}}, *b[1:]],
             "ceiling",
         ),
@@ -253,9 +253,9 @@ def test_beside_a_teacher_few_rows_or_no_ranking_cannot_tell():
 
 def test_a_teacher_is_a_yardstick_whose_files_are_held_to_their_digest(job):
     """It is on the board, nothing judges it, and a board that names another file of it is refused."""
-    board = json.loads((job.out / "leaderboard.json").read_text())
+    board = json.loads((job.out / "scores.json").read_text())
     board.insert(1, {**board[1], "model": "teacher", "file_digest": "t" * 64})
-    write(job.out / "leaderboard.json", board)
+    write(job.out / "scores.json", board)
     lines = [json.loads(line) for line in (job.out / "answers.jsonl").read_text().splitlines()]
     for line in lines:
         line["answers"]["teacher"], line["scores"]["teacher"] = "x", line["scores"]["base"]

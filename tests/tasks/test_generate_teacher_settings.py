@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.clients.engine_choice import API_KEY
+from tasks.clients.endpoint_settings import TEACHER_API_KEY
 from tasks.clients.requests import LOADED, Answer, Ask
 from tasks.clients.response_log import AnswerLog, answer_all
 from tasks.core.artifact import Store
@@ -65,7 +65,7 @@ def test_what_stands_in_the_way_is_told_at_once(tmp_path, dataset):
 
 def test_the_key_reaches_the_endpoint_and_no_file(tmp_path, monkeypatch, dataset, server):
     key = "sesame-open-0123456789"
-    monkeypatch.setenv(API_KEY, key)
+    monkeypatch.setenv(TEACHER_API_KEY, key)
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwx")
     server.api_key = key
     store = Store(tmp_path / "store")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from data_contracts.errors import ArtifactError, ConfigError
-from tasks.clients import openai_endpoint
+from tasks.core.backoff import Backoff
 from tasks.core.errors import TransientError
 from tasks.core.stage import execute
 from tasks.judge_answers import STAGE, JudgeConfig, judge_answers
@@ -26,7 +26,7 @@ ANSWERS = {
 @pytest.fixture(autouse=True)
 def _letters(monkeypatch):
     world.use_letters(monkeypatch)
-    monkeypatch.setattr(openai_endpoint.ChatEndpoint, "_pause_s", lambda self, attempt, asked_s: 0.01)
+    monkeypatch.setattr(Backoff, "wait_s", lambda self, failed_attempts, at_least_s=None: 0.01)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def run(tmp_path, settings: JudgeConfig, answers=None, extra=None, **inputs):
         }
     job = world.job(tmp_path, **inputs)
     outcome = execute(STAGE, settings, job)
-    return json.loads((job.out / "leaderboard.json").read_text()), job, outcome
+    return json.loads((job.out / "judgement.json").read_text()), job, outcome
 
 
 def row(board: dict, model: str) -> dict:
@@ -77,7 +77,7 @@ def test_the_board_ranks_and_finds(tmp_path, two):
         k: v for k, v in board["findings"][0].items() if k != "sentence"
     }.items()
     assert {path.name for path in job.out.iterdir()} == {
-        "verdicts.jsonl", "panel.json", "leaderboard.json", "leaderboard.md", "leaderboard.png", "answers.html",
+        "verdicts.jsonl", "panel.json", "judgement.json", "judgement.md", "judgement.png", "answers.html",
     }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ FAMILIES = {"ceiling": "claude", "student": "gpt", "direct": "qwen", "base": "qw
 
 def _own_family_column(job, name: str) -> str:
     """The last cell of a judge's line in the board's table of judges."""
-    lines = (job.out / "leaderboard.md").read_text().splitlines()
+    lines = (job.out / "judgement.md").read_text().splitlines()
     assert any(line.startswith("| judge | family |") and line.endswith("| own family first |") for line in lines)
     (line,) = [one for one in lines if one.startswith(f"| {name} | {name} |")]
     return line.rstrip(" |").rpartition("| ")[2]
@@ -114,7 +114,7 @@ def test_a_judge_that_puts_its_own_family_first_is_told(tmp_path):
         board, job, _ = run(tmp_path, config((partial, fair), families=FAMILIES))
         (note,) = [one for one in board["notes"] if "its own family" in one]
         assert note == "gpt ranks its own family (gpt) first: student. 0 of 1 judge(s) of other families do too."
-        assert note in (job.out / "leaderboard.md").read_text()
+        assert note in (job.out / "judgement.md").read_text()
         assert (_own_family_column(job, "gpt"), _own_family_column(job, "qwen")) == ("yes: student", "no")
         own = board["judges"][0]["own_family"]
         assert (own["own_family_models"], own["ranks_own_family_first"]) == (["student"], True)
@@ -223,7 +223,7 @@ def test_a_model_that_a_judge_will_not_judge_has_no_rank_and_no_low_score(tmp_pa
     assert direct["why_no_rank"] == "qwen scored 0% of it, 80% needed" and direct["columns"]["gpt"]["value"] == 70.0
     assert [row(board, name)["rank"] for name in ("student", "base")] == [1, 2]
     assert board["judges"][1]["unscored"] == {"no verdict": PROMPTS}
-    assert "| direct | – | 70.0" in (job.out / "leaderboard.md").read_text()
+    assert "| direct | – | 70.0" in (job.out / "judgement.md").read_text()
 
 
 def test_a_judge_that_does_not_count_is_told_with_the_models_that_it_lacks(tmp_path, two):
@@ -279,7 +279,7 @@ def test_without_a_judge_everything_else_works(tmp_path):
     board, job, outcome = run(tmp_path, JudgeConfig())
     assert [one["rank"] for one in board["rows"]] == [None] * 4 and row(board, "base")["gate_pass_rate"] == 0.5
     assert all(one["final"]["value"] is None and one["why_no_rank"] == "no judge was asked" for one in board["rows"])
-    text = (job.out / "leaderboard.md").read_text()
+    text = (job.out / "judgement.md").read_text()
     assert "| student | – | cannot tell | 100.0 % | cannot tell |" in text and "No judge was configured" in text
     assert (job.out / "answers.html").read_text().count("Judges: cannot tell") == 4 * PROMPTS
     assert all(one["verdict"] == "pass" for one in outcome["checks"])
@@ -340,8 +340,8 @@ def test_a_missing_answer_or_file_is_told(tmp_path, two):
     (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(ArtifactError, match="1 of 10 prompts of a lack a model's answer"):
         run(tmp_path, config(two), a=folder)
-    (folder / "leaderboard.json").unlink()
-    with pytest.raises(ArtifactError, match=r"a holds no leaderboard\.json"):
+    (folder / "scores.json").unlink()
+    with pytest.raises(ArtifactError, match=r"a holds no scores\.json"):
         run(tmp_path, config(two), a=folder)
 
 
@@ -391,8 +391,9 @@ def test_the_board_of_a_comparison_is_read_with_its_roles(tmp_path, two):
         "ceiling": {"role": None},
     }
     folder = world.evaluation(tmp_path / "ev", ANSWERS, roles)
-    listed = json.loads((folder / "leaderboard.json").read_text())
-    (folder / "leaderboard.json").write_text(json.dumps({"format": 1, "rows": {"count": PROMPTS}, "models": listed}))
+    listed = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").unlink()
+    (folder / "comparison.json").write_text(json.dumps({"format": 1, "rows": {"count": PROMPTS}, "models": listed}))
     board, _, _ = run(tmp_path, config(two, ceiling=[], floor=[]), compared=folder)
     assert {one["model"]: one["role"] for one in board["rows"]} == {
         "ceiling": "competitor", "student": "yardstick", "direct": "floor", "base": "competitor",

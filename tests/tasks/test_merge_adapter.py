@@ -14,12 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.core.errors import ArtifactError
+from flows.config import load_config, profile_path
+from tasks.clients.vllm_parity import TOP1, ServingParity
+from tasks.core.errors import ArtifactError, ConfigError
 from tasks.formats import safetensors_file
 from tasks.formats.token_rows import read_token_rows
 from tasks.merge_adapter import MergeConfig, merge_adapter, verify_merge
 from tasks.runtimes import hf_model
-from tests.fixtures.tiny_chain import DIGESTS, copy_of, edit_tensors, make_merged, merge_job
+from tests.fixtures.tiny_chain import DIGESTS, copy_of, edit_tensors, failed, make_merged, merge_job
 from tests.fixtures.tiny_model import edit_json
 
 WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
@@ -33,7 +35,7 @@ def inputs(tiny_base, tiny_rows, tiny_adapter):
 
 
 def test_a_merge_passes_every_check_and_answers_as_base_plus_adapter(tiny_merged, inputs):
-    assert len(tiny_merged.outcome["checks"]) == 14
+    assert len(tiny_merged.outcome["checks"]) == 15
     base, rows, adapter = inputs
     probe = read_token_rows(rows / "heldout.parquet")[0][0]
     wanted = hf_model.logits(hf_model.load_model(base, adapter=adapter), probe)
@@ -207,3 +209,35 @@ def make_large_pair(folder: Path, layers: int, width: int) -> None:
     config = {"peft_type": "LORA", "lora_alpha": 1, "r": 1}
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     (folder / "adapter" / "lineage.json").write_text(json.dumps({"base_digest": "b" * 64, "prompt_contract": "p" * 64}))
+
+
+# --- loads unchanged in the engine that serves it
+
+
+def test_a_merge_that_vllm_never_loaded_says_so(tiny_merged):
+    (line,) = [one for one in tiny_merged.outcome["checks"] if one["name"] == TOP1]
+    assert line["measured"] == "not measured" and "merge.vllm_python" in line["detail"]
+
+
+def test_a_merge_that_vllm_reads_otherwise_is_refused(tiny_merged, monkeypatch):
+    """vLLM is stood in for by its numbers; tests/tasks/clients/test_vllm_client.py has them from vLLM itself."""
+    sent = {}
+
+    def reads_otherwise(folder, prompts, logs, **how):
+        sent.update(folder=folder, prompts=prompts, **how)
+        return ServingParity(16, 400, 0.5, 0.9, 3.0, "float32")
+
+    monkeypatch.setattr("tasks.merge_adapter.serving_parity", reads_otherwise)
+    bad = failed(verify_merge(MergeConfig(vllm_python="v/python"), tiny_merged.job))
+    assert bad.keys() == {TOP1, "mean difference between vLLM's and transformers' log-probability"}
+    rows = read_token_rows(tiny_merged.job.inputs["rows"] / "heldout.parquet")
+    assert sent["folder"] == tiny_merged.out and sent["python"] == "v/python"
+    assert sent["prompts"] == [ids[:start] for ids, start in rows[: CONFIG.probe_rows]], "prompts without their answers"
+
+
+def test_a_missing_interpreter_is_named_before_anything_runs():
+    assert MergeConfig().problems() == []
+    (problem,) = MergeConfig(vllm_python="no/such/python").problems()
+    assert problem.endswith("is not there. Run: python deployments/setup.py --with vllm")
+    with pytest.raises(ConfigError, match=r"merge: vllm_python 'no/such/python' is not there"):
+        load_config(profile_path("signals/nano"), {"merge.vllm_python": "no/such/python"})

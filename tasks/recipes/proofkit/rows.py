@@ -39,7 +39,6 @@ SHOWN = {  # task: columns of its prompt beside those that every task shows
     "post": ("profile", "voice", "draft"),
 }
 ANCHOR_MARK = " | "
-MIN_ANCHORS = 2
 MAX_REDRAWS = 20
 """Tries to fill one place: a row that repeats an earlier input is drawn again."""
 

@@ -47,7 +47,7 @@ def test_lines_follow_the_words_in_their_order(words):
 def test_a_contract_without_the_section_takes_no_line_and_keeps_its_digest(words):
     closed = words.model_copy(update={"context": None})
     before = hashlib.sha256(closed.model_dump_json(exclude={"context"}).encode()).hexdigest()
-    assert closed.digest == before != words.digest
+    assert closed.words_digest == before != words.words_digest
     assert user(closed, ROW) == USER
     with pytest.raises(ContractError, match=r"1 context lines were given, and signals/prompt\.md takes none"):
         closed.messages(ROW | {"context": "Published: 2026-10-05"})

@@ -49,7 +49,7 @@ def test_a_task_without_words_is_refused_with_those_there_are(write):
 
 def test_the_two_sets_are_two_contracts(write):
     trained, rich = write(TASKS), write(TASKS, "rich")
-    assert trained.users == rich.users and trained.digest != rich.digest
+    assert trained.users == rich.users and trained.words_digest != rich.words_digest
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_verdict_that_finds_no_room_is_unscored(tmp_path, monkeypatch):
         judge = {"name": "j", "family": "gpt", "base_url": server.url, "model": "m", "structured": "plain"}
         job = judge_panel.job(tmp_path, direct=judge_panel.evaluation(tmp_path / "ev", answers))
         execute(JUDGE_STAGE, JudgeConfig(judges=[judge], compared_pairs=0), job)
-    (found,) = json.loads((job.out / "leaderboard.json").read_text())["judges"]
+    (found,) = json.loads((job.out / "judgement.json").read_text())["judges"]
     assert found["died"] == "" and found["unscored"] == {"no room": 2} and found["asked"] == 6
 
 

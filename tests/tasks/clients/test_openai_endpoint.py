@@ -211,8 +211,8 @@ def test_retry_after_may_be_a_date_and_may_be_nonsense():
 
 def test_pauses_double_with_a_spread_up_to_a_cap():
     with ChatEndpoint("http://127.0.0.1:1/v1") as endpoint:
-        pauses = [[endpoint._pause_s(attempt, None) for _ in range(50)] for attempt in (0, 1, 2, 12)]
-        asked_for = [endpoint._pause_s(0, 5.0) for _ in range(50)]
+        pauses = [[endpoint._backoff.wait_s(attempt + 1) for _ in range(50)] for attempt in (0, 1, 2, 12)]
+        asked_for = [endpoint._backoff.wait_s(1, 5.0) for _ in range(50)]
     for ours, most in zip(pauses, (1, 2, 4, 60), strict=True):
         assert most / 2 <= min(ours) < max(ours) <= most
     assert 5.0 <= min(asked_for) < max(asked_for) <= 5.5

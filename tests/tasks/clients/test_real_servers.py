@@ -96,7 +96,7 @@ def test_a_judge_behind_vllm_s_server_is_held_to_the_schema(tmp_path, monkeypatc
     judge |= {"max_tokens": 128, "concurrency": 4, "retries": 0}
     job = world.job(tmp_path, direct=world.evaluation(tmp_path / "ev", answers))
     execute(JUDGE_STAGE, JudgeConfig(judges=[judge], compared_pairs=2), job)
-    board = json.loads((job.out / "leaderboard.json").read_text())
+    board = json.loads((job.out / "judgement.json").read_text())
     (found,) = board["judges"]
     assert (found["structured"], found["unscored"], found["coverage_fraction"]) == ("json_schema", {}, 1.0)
     assert sorted(one["rank"] for one in board["rows"]) == [1, 2]
@@ -113,5 +113,5 @@ def test_without_the_schema_the_same_judge_says_nothing(tmp_path, monkeypatch, v
     judge |= {"max_tokens": 128, "concurrency": 4, "retries": 0, "reasons": False}
     job = world.job(tmp_path, direct=world.evaluation(tmp_path / "ev", answers))
     execute(JUDGE_STAGE, JudgeConfig(judges=[judge], compared_pairs=0), job)
-    (found,) = json.loads((job.out / "leaderboard.json").read_text())["judges"]
+    (found,) = json.loads((job.out / "judgement.json").read_text())["judges"]
     assert (found["structured"], found["coverage_fraction"], found["died"]) == ("plain", 0.0, "")

@@ -316,3 +316,24 @@ def test_one_word_of_the_prompt_changes_the_dataset_s_key_and_by_its_rows_the_tr
     assert line.startswith("contract.prompt.md: ")
     (line,) = keys.differences(before[1], trained)
     assert line.startswith("inputs.rows: ")
+
+
+def test_asking_judges_again_is_another_key():
+    """No code reads judge.ask_again: without its place in the key, a judgement with a dead judge would be reused for ever."""
+    first = parts_of("judge_answers")
+    again = parts_of("judge_answers", config_of("judge_answers").model_copy(update={"ask_again": 1}))
+    assert again.work_key != first.work_key
+
+
+def test_what_only_the_checks_read_outside_is_in_their_digest_alone(tmp_path):
+    """The versions in vLLM's interpreter: another vLLM loads the merge again, and merges nothing again."""
+    metadata = tmp_path / "lib" / "python3.11" / "site-packages" / "vllm-0.1.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    config = config_of("merge_adapter").model_copy(update={"vllm_python": str(tmp_path / "bin" / "python")})
+    found = []
+    for text in ("Version: 0.1", "Version: 0.2"):
+        metadata.write_text(text)
+        found.append(parts_of("merge_adapter", config))
+    before, after = found
+    assert before.work_key == after.work_key and before.checks["outside"] != after.checks["outside"]
+    assert before.checks_digest != after.checks_digest

@@ -21,7 +21,7 @@ from data_contracts.limits import load_limits
 from data_contracts.rows.rows_file import read_rows
 from data_contracts.verdict import failures
 from tasks.build_dataset import STAGE, DatasetConfig, build_dataset, verify_dataset
-from tasks.clients.engine_choice import API_KEY
+from tasks.clients.endpoint_settings import TEACHER_API_KEY
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError, ContractError
 from tasks.core.stage import Job, Run, build, execute
@@ -292,7 +292,7 @@ def test_the_same_name_elsewhere_is_another_teacher(tmp_path, server):
 
 def test_the_key_reaches_the_endpoint_and_no_file(tmp_path, monkeypatch, server):
     key = "sesame-open-0123456789"
-    monkeypatch.setenv(API_KEY, key)
+    monkeypatch.setenv(TEACHER_API_KEY, key)
     server.api_key = key
     run = Run(name="t", recipe="signals", store=str(tmp_path / "store"))
     build(STAGE, run, config_for(server), {})

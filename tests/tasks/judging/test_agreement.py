@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from data_contracts.verdict import Verdict
 from tasks.judging.agreement import (
     agreement,
-    alpha_ordinal,
     bias_check,
     first_share_check,
     own_family,
     rank_correlation_within,
     swap_check,
 )
-from tasks.judging.panel import Panel
+from tasks.judging.panel import Limits, Panel
 
 NONE = np.nan
 KRIPPENDORFF_2011 = [  # four observers, twelve units, values missing: the example of the paper's last sections
@@ -24,6 +25,13 @@ KRIPPENDORFF_2011 = [  # four observers, twelve units, values missing: the examp
     [NONE, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NONE],
     [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NONE],
 ]
+FOUR_FAMILIES = ("a", "b", "c", "d")
+
+
+def alpha_ordinal(ratings: np.ndarray) -> float | None:
+    """Alpha of (judges, units), as a board has it: one model, one prompt a unit, every judge counts."""
+    every = Limits(min_coverage_fraction=1e-9, max_coverage_gap_fraction=1)
+    return agreement(replace(panel_of(ratings[:, None, :], FOUR_FAMILIES), limits=every))["alpha"]["value"]
 
 
 def test_alpha_gives_the_published_value():
@@ -58,7 +66,7 @@ def panel_of(scores, families=("x", "y", "z")) -> Panel:
     scores = np.asarray(scores, dtype=float)
     judges, models, prompts = scores.shape[:3]
     return Panel(
-        tuple("pqr"[:judges]), families[:judges], tuple("abcd"[:models]), ("competitor",) * models,
+        tuple("pqrs"[:judges]), families[:judges], tuple("abcd"[:models]), ("competitor",) * models,
         scores if scores.ndim == 4 else scores[..., None], np.ones((models, prompts)), top=5.0,
     )  # fmt: skip
 

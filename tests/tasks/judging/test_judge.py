@@ -12,6 +12,7 @@ from data_contracts.errors import ConfigError
 from tasks.clients import openai_endpoint
 from tasks.clients.requests import Ask
 from tasks.clients.response_log import AnswerLog
+from tasks.core.backoff import Backoff
 from tasks.judging.judge import JudgeSettings, ask_judge, identity_of, shuffled, twice_on_the_panel
 from tasks.judging.verdicts import Questions, read_verdict
 from tests.fixtures.chat_server import ChatServer, Reply
@@ -24,7 +25,7 @@ QUESTIONS = [(Questions(RUBRIC, 0).of(f"Letter {n}", text), RUBRIC.verdict_schem
 @pytest.fixture(autouse=True)
 def _no_long_waits(monkeypatch):
     monkeypatch.setattr(openai_endpoint, "_FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(openai_endpoint.ChatEndpoint, "_pause_s", lambda self, attempt, asked_s: 0.01)
+    monkeypatch.setattr(Backoff, "wait_s", lambda self, failed_attempts, at_least_s=None: 0.01)
 
 
 def judge(server: ChatServer | str, **more) -> JudgeSettings:

@@ -50,7 +50,7 @@ def test_noise_is_unscored_and_ranks_nobody(tmp_path, models, kind):
     settings = JudgeConfig(judges=[local(models[kind])], compared_pairs=2)
     job = world.job(tmp_path, direct=world.evaluation(tmp_path / "ev", ANSWERS))
     outcome = execute(STAGE, settings, job)
-    board = json.loads((job.out / "leaderboard.json").read_text())
+    board = json.loads((job.out / "judgement.json").read_text())
     (judge,) = board["judges"]
     assert (
         judge["coverage_fraction"] == 0.0 and sum(judge["unscored"].values()) == judge["asked"] == 2 * PROMPTS + 2 + 4
@@ -93,7 +93,7 @@ def test_a_damaged_local_judge_dies_alone(tmp_path, models):
         fine = {"name": "fine", "family": "gpt", "base_url": server.url, "model": "m"}
         job = world.job(tmp_path, direct=world.evaluation(tmp_path / "ev", ANSWERS))
         execute(STAGE, JudgeConfig(judges=[local(broken, "broken"), fine], compared_pairs=0), job)
-    board = json.loads((job.out / "leaderboard.json").read_text())
+    board = json.loads((job.out / "judgement.json").read_text())
     assert "broken.gguf" in board["judges"][0]["died"] and [one["counts"] for one in board["judges"]] == [False, True]
     assert [one["rank"] for one in board["rows"]] == [1, 1] and board["findings"][0]["kind"] == "nothing"
 
@@ -117,7 +117,7 @@ def test_held_to_the_schema_by_a_real_server_even_noise_is_a_verdict(tmp_path, m
         judge |= {"max_tokens": 512, "concurrency": 1, "retries": 0}
         job = world.job(tmp_path, direct=world.evaluation(tmp_path / "ev", ANSWERS))
         execute(STAGE, JudgeConfig(judges=[judge], compared_pairs=2), job)
-    board = json.loads((job.out / "leaderboard.json").read_text())
+    board = json.loads((job.out / "judgement.json").read_text())
     (found,) = board["judges"]
     assert found["structured"] == "json_object" and found["unscored"] == {} and found["coverage_fraction"] == 1.0
     assert sorted(one["rank"] for one in board["rows"]) == [1, 2]

@@ -28,7 +28,7 @@ def published(store: Store, rows: list[dict] | None = None, answers: dict | None
         answers = {"ceiling": [signals.completion(row) for row in rows], "merged": flipped, "base": ["?"] * len(rows)}
     with store.building("evaluation") as folder:
         board = [{"model": name, "file_digest": None, "size_bytes": None} for name in answers]
-        (folder / "leaderboard.json").write_text(json.dumps(board))
+        (folder / "scores.json").write_text(json.dumps(board))
         lines = [
             {"row": row, "answers": {name: texts[i] for name, texts in answers.items()}} for i, row in enumerate(rows)
         ]
@@ -58,7 +58,7 @@ def test_a_panel_of_signals_in_a_child_process(run, monkeypatch):
             for name, server in (("gpt", one), ("qwen", other))
         ]
         made = build(STAGE, run, JudgeConfig(judges=judges, prompts=12), {"tuned": published(store)})
-    board = json.loads((store.folder(made) / "leaderboard.json").read_text())
+    board = json.loads((store.folder(made) / "judgement.json").read_text())
     rows = {row["model"]: row for row in board["rows"]}
     assert (
         rows["merged"]["rank"] == 1 and rows["merged"]["judges_alone"] == 100.0 and rows["base"]["judges_alone"] == 0.0
@@ -114,7 +114,7 @@ def test_a_panel_of_proofkit_gives_final_scores(tmp_path):
             for name, server in (("gpt", one), ("qwen", other))
         ]
         made = build(STAGE, run, JudgeConfig(judges=judges), {"student": published(store, rows, answers)})
-    board = json.loads((store.folder(made) / "leaderboard.json").read_text())
+    board = json.loads((store.folder(made) / "judgement.json").read_text())
     found = {row["model"]: row for row in board["rows"]}
     assert found["ceiling"]["gate_pass_rate"] == 1.0 and found["ceiling"]["rank"] is None
     assert 0 < found["base"]["gate_pass_rate"] < found["merged"]["gate_pass_rate"] < 1

@@ -118,7 +118,7 @@ def test_verdicts_that_were_changed_are_caught(made, change, told):
     ],
 )
 def test_a_board_that_was_changed_is_caught(made, change, told):
-    path = made[1].out / "leaderboard.json"
+    path = made[1].out / "judgement.json"
     board = json.loads(path.read_text())
     change(board)
     path.write_text(json.dumps(board))
@@ -131,7 +131,7 @@ def test_a_page_or_picture_that_is_none_is_caught(made):
     (out / "answers.html").write_text(
         page.replace('class="sample"', 'class="other"', 1) + '<img src="https://x/y.png">'
     )
-    (out / "leaderboard.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (out / "judgement.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     found = caught(made)
     assert all(name in found for name in ("prompts on the page", "asks a server for", "is a picture"))
 

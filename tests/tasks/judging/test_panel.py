@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tasks.judging.panel import Limits, Panel, findings, findings_of_columns, points
+from tasks.judging.panel import Limits, Panel, findings, points
 
 STORY = {  # seeds/proofkit-finetune.txt: Claude, GPT-5.5, Qwen-3B, AVG as printed
     "gpt-5.5 (frontier ceiling)": (94.6, 95.6, 90.8, 93.7),
@@ -24,13 +24,15 @@ FAMILIES = ("claude", "gpt", "qwen")
 CEILING, TEACHER, DISTILLED, DIRECT, EXPERTS, BASE_3B, BASE_20B, BASE_05B = STORY
 
 
-def story_panel() -> Panel:
-    """The story's columns as a panel of one prompt and one criterion: every judge's share of the scale gives its column."""
+def story_panel(prompts: int = 1) -> Panel:
+    """The published columns as a panel of one criterion: every judge's share of the scale gives its column, on each prompt."""
     columns = np.array([numbers[:3] for numbers in STORY.values()]).T
-    gates = np.full((8, 1), 1.0)
+    gates = np.full((8, prompts), 1.0)
     judged = (columns - 40) / 60 * 5  # the inverse of the formula, for gates that all pass
     roles = ("yardstick", *["competitor"] * 4, *["floor"] * 3)
-    return Panel(JUDGES, FAMILIES, tuple(STORY), roles, judged[:, :, None, None], gates, top=5.0)
+    return Panel(
+        JUDGES, FAMILIES, tuple(STORY), roles, np.repeat(judged[:, :, None, None], prompts, axis=2), gates, top=5.0
+    )
 
 
 def test_the_storys_board_gives_its_average_column_and_its_order():
@@ -41,22 +43,19 @@ def test_the_storys_board_gives_its_average_column_and_its_order():
     assert panel.ranks() == [None, 1, 2, 3, 4, 5, 6, 7]  # the ceiling is a yardstick
 
 
-def test_the_story_is_told_as_it_is():
-    columns = np.array([numbers[:3] for numbers in STORY.values()]).T
-    found = findings_of_columns(list(STORY), columns, FAMILIES)
-    told = {one.sentence for one in found}
-    assert f"{TEACHER} (76.7) and {DISTILLED} (76.6) are all but tied." in told
-    assert f"{CEILING} is above every other model for every judge." in told
+def test_what_every_judge_of_the_published_board_agrees_on():
+    found = findings(story_panel(prompts=12))
+    assert f"{CEILING} is above every other model for every judge." in {finding.sentence for finding in found}
     above = {one.models[0]: set(one.models[1:]) for one in found if one.kind in ("above", "ceiling")}
     assert above[DISTILLED] == {DIRECT, BASE_3B, BASE_20B, BASE_05B}
-    assert [one.models for one in found if one.kind == "tied"] == [(TEACHER, DISTILLED)]
+    split = {finding.models: finding.sentence for finding in found if finding.kind == "split"}
+    assert "the judges disagree" in split[TEACHER, DISTILLED], "76.7 and 76.6, by judges that contradict each other"
 
 
 def test_what_the_storys_judges_do_not_agree_on_is_no_finding():
     """The story says that every judge puts both 0.5B models above the stale experts and every untuned base. Its columns do
     not: gpt-5.5 gives direct 64.4, experts 68.6 and the 3B base 67.1, and distilled no more than experts."""
-    columns = np.array([numbers[:3] for numbers in STORY.values()]).T
-    found = findings_of_columns(list(STORY), columns, FAMILIES)
+    found = findings(story_panel(prompts=12))
     above = {one.models[0]: set(one.models[1:]) for one in found if one.kind in ("above", "ceiling")}
     assert EXPERTS not in above[DISTILLED] | above[DIRECT] | above[TEACHER]
     assert BASE_3B not in above[DIRECT]
@@ -219,8 +218,6 @@ def test_judges_that_contradict_each_other_are_no_tie_however_near_the_averages(
     assert found.kind == "split" and found.sentence.endswith("no finding, the judges disagree (1 to 1 of 2).")
     (agreed,) = findings(panel_of([[5 * level, 5 * level]] * 2))
     assert agreed.kind == "tied"
-    (bare,) = findings_of_columns(["m", "n"], panel.columns, ("gpt", "qwen"))
-    assert bare.kind == "tied", "of bare columns nobody knows the noise: the story's board keeps its word"
 
 
 def test_equal_averages_on_too_few_prompts_are_no_tie():

@@ -12,7 +12,7 @@ from data_contracts.prompting.prompt import load_prompt
 from tasks.core.errors import ArtifactError
 from tasks.core.stage import Job
 from tasks.evaluate_model import EvaluateConfig, evaluate_model
-from tasks.prompts.prompt_digest import CARRIED, contract_digest, refuse_another_contract, write_carried
+from tasks.prompts.prompt_digest import CARRIED, contract_digest, contract_parts, refuse_another_contract, write_carried
 
 
 @pytest.fixture
@@ -52,6 +52,17 @@ def test_words_schema_tokenizer_and_template_each_change_it(folder):
         config_path.write_text(json.dumps(config | {"chat_template": text}))
         found.append(contract_digest(contract, folder))
     assert len(set(found)) == len(found) == 11
+
+
+def test_the_words_alone_have_another_digest_under_another_name(folder):
+    """A card shows both: "prompt words" must not move with the tokenizer, "prompt contract" must."""
+    contract = load_prompt("signals")
+    parts = contract_parts(contract, folder)
+    assert parts["prompt"] == contract.words_digest != parts["digest"] == contract_digest(contract, folder)
+    (folder / "chat_template.jinja").write_bytes((folder / "chat_template.jinja").read_bytes() + b" ")
+    assert contract_parts(contract, folder)["prompt"] == contract.words_digest
+    assert contract_digest(contract, folder) != parts["digest"]
+    assert not hasattr(contract, "digest")
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path):

@@ -181,7 +181,7 @@ def test_both_ways_of_asking_stand_beside_each_other(thinker, tmp_path):
     for name in ("endpoint-on", "endpoint-off"):
         assert board[name]["scores"]["valid_json_fraction"]["value"] == 1, name
     assert (board["endpoint-on"]["thinking"], board["endpoint-off"]["thinking"]) == (True, False)
-    assert "thinking off" in (job.out / "leaderboard.md").read_text()
+    assert "thinking off" in (job.out / "comparison.md").read_text()
     lines = [json.loads(line) for line in (job.out / ANSWERS).read_text().splitlines()]
     assert lines[0]["answers"]["endpoint-on"] == signals.completion(ROWS[0])
     assert lines[0]["answers"]["endpoint-off"].startswith("<think>\n\n</think>\n\n{")

@@ -51,7 +51,7 @@ def assembled(tmp_path):
     for folder in (evaluation, adapter):
         folder.mkdir()
     (evaluation / "verdict.json").write_text("{}", "utf-8")
-    (evaluation / "leaderboard.json").write_text("[]", "utf-8")
+    (evaluation / "scores.json").write_text("[]", "utf-8")
     for empty in (evaluation / "answers.jsonl", adapter / "training_log.jsonl"):
         empty.touch()
 

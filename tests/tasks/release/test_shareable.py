@@ -69,12 +69,12 @@ def job(tmp_path) -> Job:
     (inputs["gguf"] / "model-q8_0.gguf").write_bytes(b"GGUF")
     passed = check("valid_json_fraction", 1.0, ">=", 0.9).model_dump(mode="json")
     (inputs["evaluation"] / "verdict.json").write_text(json.dumps({"merged": [passed]}))
-    (inputs["evaluation"] / "leaderboard.json").write_text("[]")
+    (inputs["evaluation"] / "scores.json").write_text("[]")
     row = signals_world.nano_rows(1, 1, 7)[1][0]
     (inputs["rows"] / "heldout.jsonl").write_text(json.dumps(row) + "\n")
     (inputs["evaluation"] / "answers.jsonl").touch()
     (inputs["adapter"] / "training_log.jsonl").touch()
-    (inputs["judgement"] / "leaderboard.json").write_text("{}")
+    (inputs["judgement"] / "judgement.json").write_text("{}")
     manifests = {role: write_manifest(tmp_path, role) for role in PRIVATE}
     made = Job("signals", tmp_path / "out", inputs=inputs, manifests=manifests, work=tmp_path)
     made.out.mkdir()
@@ -84,7 +84,7 @@ def job(tmp_path) -> Job:
 def test_no_file_of_a_release_holds_an_address_or_a_folder_of_this_machine(job):
     publish_model(PublishConfig(name="t", golden_prompts=1), job)
     files = hash_folder(job.out)
-    assert {"README.md", "manifest.json", "report.html", "Modelfile", "board/leaderboard.json"} <= files.keys()
+    assert {"README.md", "manifest.json", "report.html", "Modelfile", "board/judgement.json"} <= files.keys()
     found = {
         name for name in files for word in (HOST, HOME, "my models") if word.encode() in (job.out / name).read_bytes()
     }
