@@ -1,6 +1,6 @@
 """Measure the power of the shortcut audit: the weakest leak that it refuses in 95 of 100 sets, by the number of rows.
 
-python tests/benchmarks/audit_power.py --draws 40     # the table in data_contracts/README.md: about a minute of one core
+python tests/benchmarks/audit_power.py --draws 60     # the table in data_contracts/README.md: about a minute of one core
 python tests/benchmarks/audit_power.py                # finer: 100 sets for each number
 
 A set is drawn: two classes of equal size, and a leak that sets their means apart by some standard deviations. Of length: 850
