@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
@@ -61,8 +62,11 @@ NEUTRAL = (
     "The market may know part of it already.",
     "One text is rarely the whole story.",
 )
-"""Sentences that say nothing about the answer. How many a trace gets is drawn without looking at its label, and the words
+"""Sentences that say nothing about the answer. Every value of every label gets each number of them alike often, and the words
 of MOVE, RELATION and CHANGE are of one length each: so the length of a trace cannot tell noise from signal."""
+BALANCED = ("direction", "magnitude", "relevance", "novelty", "information_type", "source_credibility", "source_batch")
+"""Columns whose values get the same numbers of neutral sentences. Drawn at random, 8 of 60 seeds gave a set of rows in which
+the length of the trace told a label."""
 HELD_OUT_FRACTION = 0.25
 MAX_REPEATS_PER_ROW = 5
 UNFAITHFUL_FRACTION = 0.2
@@ -138,8 +142,24 @@ def _draw_rows(n_rows: int, rng: random.Random, held_out: bool, seen: set[tuple[
             continue
         seen.add(key)
         rows.append(row)
+    _balance_lengths(rows, rng)
     rng.shuffle(rows)
     return rows
+
+
+def _balance_lengths(rows: list[Row], rng: random.Random) -> None:
+    """Give each trace its number of neutral sentences: one of those that the values of its labels have had least often.
+
+    Minimisation, as of treatments in a trial (Pocock and Simon, Biometrics 1975); what is equally rare is drawn.
+    """
+    given: Counter[tuple[str, object, int]] = Counter()
+    for row in rows:
+        labels = [(name, row[name]) for name in BALANCED] + [("noise", row["metric_direction"] == 0)]
+        had = {n: sum(given[(*label, n)] for label in labels) for n in range(1, len(NEUTRAL) + 1)}
+        n_neutral = rng.choice([n for n, times in had.items() if times == min(had.values())])
+        given.update((*label, n_neutral) for label in labels)
+        kept = str(row["trace"]).partition(NEUTRAL[0])[0]
+        row["trace"] = kept + " ".join(NEUTRAL[:n_neutral])
 
 
 def _row(metric: int, needed: int, rng: random.Random, held_out: bool) -> Row:

@@ -55,6 +55,17 @@ def test_one_verdict_in_a_hundred_orders(split):
     assert not failures(audit_rows(frame, LIMITS))
 
 
+@pytest.mark.slow
+def test_one_row_less_of_gold_flips_no_check():
+    """33 tries, each without another row; in 5 of them a check on other rows flipped."""
+    frame = rows_of("gold").with_row_index("place")
+    tries = range(0, frame.height, 3)
+    assert len(tries) == 33
+    for place in tries:
+        less = frame.filter(pl.col("place") != place).drop("place")
+        assert not failures(audit_rows(less, LIMITS)), place
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_a_spoiled_set_is_refused_in_every_order(seed):
     bad = {check.name for check in failures(audit_rows(shuffled(spoiled("gold"), seed), LIMITS))}
