@@ -122,13 +122,20 @@ class Stage:
         """The kind of artifact that it makes for a config."""
         return (self.other_kind(config) if self.other_kind else None) or self.kind
 
+    def reads(self, config: BaseModel, recipe: str) -> dict[str, tuple[Callable, tuple[str, ...], tuple[str, ...]]]:
+        """ "work" and "checks" -> (function that runs, files of the contract folder, other files of the project)."""
+        contract = self.contract_for(config) if self.contract_for else self.contract
+        contract += self.recipe_files(recipe) if self.recipe_files else ()
+        return {
+            "work": (self.work_for(config) if self.work_for else self.work, contract, self.texts),
+            "checks": (self.verify, (*contract, *self.checks_contract), self.checks_texts),
+        }
+
     def key_parts(self, run: Run, config: BaseModel, inputs: Mapping[str, Artifact]) -> keys.KeyParts:
         """Everything the result depends on, by name: what shapes the files, and what measures them."""
         work_settings, checks_settings = split_settings(config)
         named = {name: f"{artifact.kind}:{artifact.digest}" for name, artifact in inputs.items()}
-        worker = self.work_for(config) if self.work_for else self.work
-        contract = self.contract_for(config) if self.contract_for else self.contract
-        contract += self.recipe_files(run.recipe) if self.recipe_files else ()
+        code = {phase: _files_and_code(run.recipe, *read) for phase, read in self.reads(config, run.recipe).items()}
         work = {
             "stage": self.name,
             "version": self.version,
@@ -137,19 +144,19 @@ class Stage:
             "lineage": {name: artifact.key for name, artifact in inputs.items()} if self.tells_lineage else {},
             "outside": [sha256_file(Path(path)) for path in self.outside(config)] if self.outside else [],
             "stack": keys.versions(self.stack + (self.optional_stack(config) if self.optional_stack else ())),
-            **_files_and_code(worker, run.recipe, contract, self.texts),
+            **code["work"],
         }
         checks = {
             "config": checks_settings,
             "inputs": {name: digest for name, digest in named.items() if name in self.checks_inputs},
             "outside": [sha256_file(Path(path)) for path in self.checks_outside(config)] if self.checks_outside else [],
             "stack": keys.versions(self.checks_stack),
-            **_files_and_code(self.verify, run.recipe, (*contract, *self.checks_contract), self.checks_texts),
+            **code["checks"],
         }
         return keys.KeyParts(work, checks)
 
 
-def _files_and_code(function: Callable, recipe: str, contract: tuple[str, ...], texts: tuple[str, ...]) -> dict:
+def _files_and_code(recipe: str, function: Callable, contract: tuple[str, ...], texts: tuple[str, ...]) -> dict:
     """Digests of the code that a function reaches, and of the files that stand beside it."""
     modules = tuple(f"data_contracts.{recipe}.{name[:-3]}" for name in contract if name.endswith(".py"))
     roots = [Symbol(function.__module__, function.__name__), *map(Symbol, modules)]
