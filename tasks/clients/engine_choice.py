@@ -43,7 +43,7 @@ class AnsweringConfig(Settings):
     a model that it made. endpoint: the model's name there."""
     base_url: str | None = None
     """endpoint: its address, e.g. http://127.0.0.1:8000/v1. Its key, if any, stands in the environment under the name that
-    endpoint.api_key_env gives."""
+    generate.endpoint.api_key_env gives."""
     vllm_python: str = DEFAULT_PYTHON
     """vllm: the interpreter that holds it; `python deployments/setup.py --with vllm` makes the default one."""
     max_new_tokens: int = Field(default=1024, ge=8)

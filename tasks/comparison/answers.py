@@ -60,7 +60,9 @@ def ask_entries(
 def local_model(entry: ModelEntry, job: Job) -> LocalModel:
     """An entry as the engines ask it."""
     place, contract = files_of(entry, job.inputs), load_prompt(job.recipe, entry.prompt_set)
-    tokenizer = place.tokenizer if read_header(place.path, PROMPT_CONTRACT_KEY) is not None else None
+    tokenizer = place.tokenizer  # of this run's own GGUF files; others carry no digest of this contract
+    if tokenizer is not None and read_header(place.path, PROMPT_CONTRACT_KEY) is None:
+        tokenizer = None
     return LocalModel(
         entry.name,
         place.path,

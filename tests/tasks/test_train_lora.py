@@ -40,7 +40,7 @@ def test_trl_trains_an_adapter_that_passes_every_check(tiny_adapter):
     facts = tiny_adapter.outcome["facts"]
     assert (facts["steps_asked"], facts["steps_run"], facts["resumed_from_step"]) == (STEPS, STEPS, 0)
     assert facts["collated_rows"] == facts["collated_rows_right"] == TRAIN_ROWS
-    assert len(tiny_adapter.outcome["checks"]) == 16
+    assert len(tiny_adapter.outcome["checks"]) >= 16  # three more where the random model begins traces
     files = {path.name for path in tiny_adapter.out.iterdir()}
     assert files == {WEIGHTS, "adapter_config.json", "lineage.json", "training_log.jsonl"}
     log = [json.loads(line) for line in (tiny_adapter.out / "training_log.jsonl").read_text().splitlines()]

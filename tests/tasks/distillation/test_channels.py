@@ -21,7 +21,7 @@ TEMPLATE = (
     "{% for message in messages %}{{ '<|start|>' + message['role'] + '<|message|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
 )
-STEPS, LEARNING_RATE = 300, 2e-3
+STEPS, LEARNING_RATE = 450, 2e-3
 
 
 @pytest.fixture(scope="module")

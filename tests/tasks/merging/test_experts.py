@@ -73,7 +73,8 @@ def test_attention_and_experts_are_adapted_and_every_check_passes(adapted):
 
 def test_attention_alone_leaves_experts_and_router_bit_equal(base, rows, tmp_path):
     made = make_adapter(train_job(tmp_path, base, rows), ATTENTION)
-    merged = make_merged(merge_job(tmp_path, base, rows, made.out))
+    in_float32 = MergeConfig(dtype="float32")  # rounding alone sends tokens of so small a model to other experts
+    merged = make_merged(merge_job(tmp_path, base, rows, made.out), in_float32)
     before, after = load_file(base / "model.safetensors"), load_file(merged.out / "model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"model.layers.{i}.self_attn.{n}_proj.weight" for i in range(LAYERS) for n in "qkvo"}

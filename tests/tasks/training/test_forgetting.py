@@ -120,23 +120,27 @@ def by_heart(monkeypatch, tiny_base, tiny_rows, tmp_path):
     def probe(looping: int, seconds: tuple[float, float] = (1, 1), config: ForgettingConfig = PROBE, **trained):
         done = {"base": 0, "tuned": 0}
 
-        def load_model(_folder, _dtype, adapter=None, _beat=None):
-            loads.append("base" if adapter is None else "tuned")
-            return loads[-1]
+        class ByHeart:
+            """In place of FolderModel."""
 
-        def answer(model, _tokenizer, block, *_):
-            places = range(done[model], done[model] + len(block))
-            done[model] += len(block)
-            now_s[0] += seconds[model == "tuned"] * len(block)
-            bad = [model == "tuned" and i < looping for i in places]
-            loop = f"<think>\n{'YES or NO ' * 60}\n</think>\n\n{{}}"
-            return [
-                Generation([], loop if is_bad else signals.completion(heldout[i]), "eos")
-                for i, is_bad in zip(places, bad, strict=True)
-            ]
+            def __init__(self, _folder, _dtype, adapter, beat):
+                self.model = "base" if adapter is None else "tuned"
 
-        monkeypatch.setattr(forgetting.hf_model, "load_model", load_model)
-        monkeypatch.setattr(forgetting, "_answers", answer)
+            def load(self):
+                loads.append(self.model)
+
+            def generate(self, block, *_):
+                places = range(done[self.model], done[self.model] + len(block))
+                done[self.model] += len(block)
+                now_s[0] += seconds[self.model == "tuned"] * len(block)
+                bad = [self.model == "tuned" and i < looping for i in places]
+                loop = f"<think>\n{'YES or NO ' * 60}\n</think>\n\n{{}}"
+                return [
+                    Generation([], loop if is_bad else signals.completion(heldout[i]), "eos")
+                    for i, is_bad in zip(places, bad, strict=True)
+                ]
+
+        monkeypatch.setattr(forgetting, "FolderModel", ByHeart)
         monkeypatch.setattr(forgetting, "general_losses", lambda *_: [3.0, 3.1, 3.0])
         monkeypatch.setattr(forgetting, "_clock", lambda: now_s[0])
         job = train_job(tmp_path / f"job{len(loads)}", tiny_base, tiny_rows)
