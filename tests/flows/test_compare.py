@@ -184,7 +184,7 @@ def test_a_run_made_with_other_settings_is_refused_by_their_names(finetuned):
         load_comparison(
             "signals/nano", {"store": str(shop.store), "train.epochs": 9, "export.quantizations": ["f16", "q8_0"]}
         )
-    assert "train.epochs: 5.0 -> 9.0 since train_lora of the last run" in str(caught.value)
+    assert "train.epochs: 8.0 -> 9.0 since train_lora of the last run" in str(caught.value)
     assert "export.quantizations" in str(caught.value) and "Give --set as that run did" in str(caught.value)
     assert load_comparison("signals/nano", {"store": str(shop.store), "evaluate.batch_rows": 7}).compare.batch_rows == 7
 
