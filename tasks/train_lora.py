@@ -83,7 +83,10 @@ STAGE = Stage(
     stack=("torch", "transformers", "trl", "peft", "accelerate"),
     optional_stack=_engine_stack,
     checks_contract=("prompt.md", "output.py"),
-    checks_texts=("tasks/training/general_text.txt",),
+    checks_texts=(
+        "tasks/training/general_text.txt",
+        *(f"tasks/reports/{name}" for name in ("forgetting.html.j2", "report.css", "answers.css")),
+    ),
 )
 
 if __name__ == "__main__":
