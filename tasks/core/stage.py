@@ -108,7 +108,7 @@ class Stage:
     """Environment variables that its child process may see although they are secrets; it sees no other."""
     named_secrets: Callable[[Any], list[str]] | None = None
     """The same where a config names them."""
-    redo_failed: bool = False
+    redo_failed: Callable[[Any], bool] = lambda _: False
     """It asks servers and logs every answer: after a failed check the work runs again, asking only what is missing. Elsewhere
     work that failed a check is kept as it is, and only verified again."""
     tells_lineage: bool = False
@@ -412,7 +412,7 @@ def _make_once(stage: Stage, config: BaseModel, job: Job, spec: dict) -> dict:
     try:
         measured = measure(stage, config, replace(job, out=made), record.cost)
     except errors.ArtifactError as error:
-        if stage.redo_failed:
+        if stage.redo_failed(config):
             finished.forget(job.work)
             raise
         raise type(error)(

@@ -151,3 +151,21 @@ def test_a_kill_in_the_verification_costs_no_work(fresh, tmp_path):
     assert record.is_file() and fresh.published("merged-model") == [], "killed between the work and its verdict"
     artifact, manifest = merge(fresh)
     assert manifest["work_reused"] and fresh.store.problems(artifact) == []
+
+
+def test_only_work_that_asked_a_server_is_done_again_after_a_failed_check():
+    """Its log holds every answer, so that only what is missing is asked for; other work is never made twice."""
+    from tasks import build_dataset, compare_models, train_lora
+    from tasks.comparison.model_entry import EndpointSettings
+    from tasks.distillation.teacher_settings import TeacherSettings
+
+    address = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    local = {"models": [{"name": "m", "hub": "owner/name"}], "rows_file": "rows.jsonl"}
+    compared = compare_models.CompareConfig(**local)
+    served = compared.models[0].model_copy(update={"hub": None, "endpoint": EndpointSettings(**address)})
+    taught = build_dataset.DatasetConfig().model_copy(update={"teacher": TeacherSettings(**address)})
+    assert not build_dataset.STAGE.redo_failed(build_dataset.DatasetConfig())
+    assert build_dataset.STAGE.redo_failed(taught)
+    assert not compare_models.STAGE.redo_failed(compared)
+    assert compare_models.STAGE.redo_failed(compared.model_copy(update={"models": (*compared.models, served)}))
+    assert not train_lora.STAGE.redo_failed(train_lora.TrainConfig())
