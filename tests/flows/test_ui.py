@@ -54,7 +54,8 @@ def test_a_run_started_in_the_ui_ends_well_and_ctrl_c_leaves_nothing(started, tm
 def test_sigterm_in_the_middle_of_a_run_ends_the_run_too(started, tmp_path):
     """The deepest process is a stage's child, in a session of its own."""
     with httpx.Client(base_url=f"{started.wait_until_ready()}/api", timeout=30) as api:
-        config = {"name": "stopped", "recipe": "signals", "store": str(tmp_path / "store"), "base": {"source": "nano"}}
+        blocks = {"base": {"source": "nano"}, "dataset": {"source": "nano"}, "validate_rows": {"limits": "nano"}}
+        config = {"name": "stopped", "recipe": "signals", "store": str(tmp_path / "store"), **blocks}
         run = trigger(api, "finetune/laptop-nano", {"config": config})
         wait_for(api, run, {"RUNNING"})
         deadline, family = time.monotonic() + 120, started.family()
