@@ -119,7 +119,7 @@ def test_unsloth_trains_an_adapter_that_passes_every_check_and_resumes_to_the_la
     manifest = shop.store.manifest(artifact)
     assert manifest["facts"]["engine"] == "unsloth"
     assert manifest["facts"]["steps_run"] == STEPS
-    assert len(manifest["verified"]) == 16
+    assert len(manifest["verified"]) >= 16
     assert {one["verdict"] for one in manifest["verified"]} == {"pass"}
     assert set(artifact.files) == {WEIGHTS, "adapter_config.json", "lineage.json", "training_log.jsonl"}
 
