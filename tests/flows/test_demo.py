@@ -112,7 +112,7 @@ def demo(tmp_path_factory) -> Demo:
     made.watched.mkdir()
     printed, seconds = made.run(**watched.environment(made.watched))
     print(f"the chain took {seconds:.0f} s and {(cpu_s := children_cpu_s() - before_s):.0f} s of processor time")
-    assert cpu_s < 2 * 360  # two cores for six minutes
+    assert cpu_s < 2 * 2 * 360  # two cores for six minutes, on a processor half as fast; the watch costs some of it
     assert set(made.how(printed).values()) == {"built"}
     return made
 
