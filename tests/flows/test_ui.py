@@ -58,7 +58,7 @@ def test_sigterm_in_the_middle_of_a_run_ends_the_run_too(started, tmp_path):
         config = {"name": "stopped", "recipe": "signals", "store": str(tmp_path / "store"), **blocks}
         run = trigger(api, "finetune/laptop-nano", {"config": config})
         wait_for(api, run, {"RUNNING"})
-        deadline, family = time.monotonic() + 120, started.family()
+        deadline, family = time.monotonic() + 300, started.family()
         while "tasks.prepare_base" not in str(alive(family)):
             assert time.monotonic() < deadline, alive(family)
             time.sleep(0.5)
