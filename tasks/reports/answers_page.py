@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Template
 from markupsafe import Markup
 
 from data_contracts.prompting.rubric import Rubric
@@ -24,6 +23,7 @@ from tasks.judging.panel_run import ANSWER
 from tasks.recipes.interface import Recipe
 from tasks.reports import words
 from tasks.reports.judging_text import UNTOLD, scored
+from tasks.reports.pages import page_template
 
 _FOLDER = Path(__file__).parent
 _APART = 0.25
@@ -139,14 +139,11 @@ def _split_thought(text: str) -> tuple[str, str]:
 
 
 @lru_cache
-def _page() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": words.percent, "label": words.label, "scored": scored, "short": words.short}
-    environment.globals |= {"UNTOLD": UNTOLD}
-    return environment.get_template("answers.html.j2")
+def _page() -> Template:
+    filters: dict[str, Callable] = {
+        "percent": words.percent,
+        "label": words.label,
+        "scored": scored,
+        "short": words.short,
+    }
+    return page_template("answers.html.j2", filters, {"UNTOLD": UNTOLD})

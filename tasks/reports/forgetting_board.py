@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check
 from tasks.recipes import load_recipe
 from tasks.reports import words
+from tasks.reports.pages import page_template
 
 _FOLDER = Path(__file__).parent
 
@@ -66,13 +67,5 @@ def _prompt(number: int, line: Mapping, recipe_name: str) -> ShownPrompt:
 
 @lru_cache
 def _page() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"measured": words.measured, "limit": words.limit, "outcome": words.outcome}
-    environment.globals |= {"MARKS": words.MARKS}
-    return environment.get_template("forgetting.html.j2")
+    filters = {"measured": words.measured, "limit": words.limit, "outcome": words.outcome}
+    return page_template("forgetting.html.j2", filters, {"MARKS": words.MARKS})

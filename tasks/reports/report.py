@@ -16,12 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Template
 from markupsafe import Markup
 
 from data_contracts.verdict import Check, Verdict, failures
 from tasks.reports import charts, graph, words
 from tasks.reports.data import ReleaseData, Sample
+from tasks.reports.pages import page_template
 
 _FOLDER = Path(__file__).parent
 _MISSING = "(missing)"
@@ -153,14 +154,7 @@ def _spans(text: str, expected: str) -> list[Span]:
 
 
 @lru_cache
-def _page() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _page() -> Template:
     named = (
         "number",
         "measured",
@@ -174,6 +168,5 @@ def _page() -> Any:
         "short",
         "label",
     )
-    environment.filters |= {name: getattr(words, name) for name in named}
-    environment.globals |= {"MARKS": words.MARKS, "BOX": (graph.BOX_WIDTH, graph.BOX_HEIGHT), "Verdict": Verdict}
-    return environment.get_template("report.html.j2")
+    names = {"MARKS": words.MARKS, "BOX": (graph.BOX_WIDTH, graph.BOX_HEIGHT), "Verdict": Verdict}
+    return page_template("report.html.j2", {name: getattr(words, name) for name in named}, names)
