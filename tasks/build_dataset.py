@@ -19,7 +19,8 @@ from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, report
 from tasks.core.errors import ConfigError, ContractError
 from tasks.core.settings import Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.distillation.teacher_rows import REFUSED, ask_teacher, asked_of, refuse_too_few, teacher_checks
 from tasks.distillation.teacher_settings import TeacherSettings
 from tasks.formats.jsonl import as_lines, read_lines

@@ -29,7 +29,8 @@ from tasks.comparison.preflight import disk_problems
 from tasks.core.artifact import canonical_json
 from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ConfigError, ContractError
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.evaluation.local_models import AskingConfig
 from tasks.evaluation.survey import Survey
 from tasks.formats.jsonl import read_lines, write_json

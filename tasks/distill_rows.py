@@ -24,7 +24,8 @@ from data_contracts.verdict import Check, check
 from tasks.core.artifact import Artifact, sha256_file, write_whole
 from tasks.core.errors import ArtifactError, ContractError
 from tasks.core.settings import Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.distillation.contamination import reason_against, usable_text
 from tasks.distillation.row_rules import broken_rules
 from tasks.distillation.teacher_answers import ANSWERS, answer_of, kinds, prompt_digest

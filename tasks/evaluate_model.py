@@ -21,7 +21,8 @@ from data_contracts.gates import Gates, load_gates
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, overall, report
 from tasks.core.artifact import canonical_json, sha256_file
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.evaluation.gating import beside_teacher, judge
 from tasks.evaluation.local_models import Answers, AskingConfig, LocalModel, ask_all
 from tasks.evaluation.survey import Scores, Survey

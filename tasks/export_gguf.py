@@ -25,7 +25,8 @@ from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check
 from tasks.core.progress import AT_MOST, DOING, UNIT, Beat, file_growth, silent
 from tasks.core.settings import ChecksOnly, Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.formats import gguf_file, safetensors_file
 from tasks.formats.jsonl import read_lines
 from tasks.gguf_export import checks as gguf_checks

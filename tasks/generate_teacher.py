@@ -27,7 +27,8 @@ from tasks.core.child import silent
 from tasks.core.errors import ConfigError
 from tasks.core.hardware import UsedSeconds, load_hardware
 from tasks.core.settings import ChecksOnly
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.distillation.teacher_answers import ANSWERS, REFUSED, Prompt, ask_all, kinds, line_of, refusal_of
 from tasks.formats.jsonl import read_lines, write_lines
 from tasks.recipes import keeps_trace

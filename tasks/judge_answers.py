@@ -25,7 +25,8 @@ from tasks.clients.response_log import AnswerLog
 from tasks.core.artifact import canonical_json
 from tasks.core.errors import ConfigError
 from tasks.core.settings import Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.formats.jsonl import read_lines, write_json, write_lines
 from tasks.judging.answer_table import AnswerTable, read_answers, self_judging
 from tasks.judging.judge import Family, Heard, Identity, JudgeSettings, identity_of, twice_on_the_panel

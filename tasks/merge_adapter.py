@@ -25,7 +25,8 @@ from tasks.clients.vllm_parity import not_measured, parity_checks, serving_parit
 from tasks.clients.vllm_settings import VllmSettings, interpreter_problem, stack_files
 from tasks.core.progress import named
 from tasks.core.settings import ChecksOnly, Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.formats import model_folder, safetensors_file
 from tasks.formats.model_folder import DTYPES
 from tasks.formats.safetensors_file import PlannedTensor, TensorEntry

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ArtifactError
 from tasks.core.settings import Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.formats import lora_file, model_folder, safetensors_file
 from tasks.formats.safetensors_file import PlannedTensor, TensorEntry
 from tasks.merging import checks as merge_checks

@@ -22,7 +22,8 @@ from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import ArtifactError, ConfigError, TransientError, explain_os_error
 from tasks.core.progress import UNIT, file_growth, named
 from tasks.core.settings import Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.formats import mxfp4, safetensors_file
 from tasks.recipes import load_recipe
 from tasks.runtimes import hf_model

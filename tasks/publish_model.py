@@ -23,7 +23,8 @@ from tasks.core.child import HUB_SECRETS
 from tasks.core.errors import GateError
 from tasks.core.progress import UNIT, file_growth, named
 from tasks.core.settings import ChecksOnly, Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.formats.jsonl import read_lines, write_json
 from tasks.prompts.prompt_digest import contract_digest
 from tasks.release import assemble

@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 
 from data_contracts.verdict import Check
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.formats.jsonl import write_json
 from tasks.formats.token_rows import CONTRACT_FILE
 from tasks.formats.trained import LINEAGE

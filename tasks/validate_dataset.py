@@ -22,7 +22,8 @@ from data_contracts.prompting.prompt import load_prompt
 from data_contracts.verdict import Check, check, failures, report
 from tasks.core.errors import ContractError
 from tasks.core.settings import ChecksOnly, Settings
-from tasks.core.stage import Job, Stage, child_main
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import child_main
 from tasks.evaluation.gating import gates_that_can_tell
 from tasks.formats.jsonl import write_json
 from tasks.formats.token_rows import CONTRACT_FILE, TokenRow, read_token_rows, write_token_rows

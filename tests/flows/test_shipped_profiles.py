@@ -22,7 +22,8 @@ from flows.distill_config import DistillConfig
 from tasks.build_dataset import STAGE as BUILD
 from tasks.build_dataset import DatasetConfig
 from tasks.core.errors import ContractError
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.prepare_base import BaseConfig
 from tasks.recipes import load_recipe
 from tasks.training.nano_base import train_tokenizer

@@ -9,7 +9,8 @@ import pytest
 from data_contracts.verdict import failures
 from tasks.build_dataset import STAGE, DatasetConfig, build_dataset, verify_dataset
 from tasks.core.errors import ConfigError, ContractError
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.recipes.proofkit import recipe as proofkit
 from tasks.recipes.signals import recipe as signals
 

@@ -18,7 +18,8 @@ from tasks.comparison.checks import ANSWERS, BOARD, CHART, TABLE
 from tasks.comparison.model_entry import ModelEntry
 from tasks.comparison.preflight import network_problems
 from tasks.core.errors import ConfigError, ContractError
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.gguf_export.convert import convert
 from tasks.prompts.prompt_digest import contract_digest
 from tasks.recipes.proofkit import recipe as proofkit

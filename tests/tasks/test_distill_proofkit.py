@@ -6,7 +6,8 @@ import pytest
 
 from data_contracts.prompting.prompt import load_prompt
 from data_contracts.proofkit import house_rules
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.distill_rows import STAGE, DistillConfig
 from tasks.distillation.teacher_answers import prompt_digest
 from tasks.formats.jsonl import as_lines, read_lines

@@ -10,7 +10,8 @@ import pytest
 
 from data_contracts.verdict import failures
 from tasks.core.errors import ArtifactError, ContractError
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.distill_rows import STAGE, DistillConfig, distill_rows, named, verify_distilled
 from tasks.distillation.teacher_answers import prompt_digest
 from tasks.formats.jsonl import as_lines

@@ -16,7 +16,8 @@ from data_contracts.verdict import failures
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError, TransientError
 from tasks.core.hardware import UsedSeconds
-from tasks.core.stage import Run, build, execute
+from tasks.core.stage import Run, build
+from tasks.core.stage_process import execute
 from tasks.formats.jsonl import as_lines
 from tasks.generate_teacher import STAGE, generate_teacher, verify_answers
 from tasks.recipes.proofkit import recipe as proofkit

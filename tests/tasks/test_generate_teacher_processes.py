@@ -17,7 +17,8 @@ import pytest
 from data_contracts.verdict import failures
 from tasks.clients.vllm_settings import DEFAULT_PYTHON, interpreter_problem
 from tasks.core.artifact import Artifact, Store
-from tasks.core.stage import Run, build, execute
+from tasks.core.stage import Run, build
+from tasks.core.stage_process import execute
 from tasks.generate_teacher import STAGE, GenerateConfig, verify_answers
 from tests.fixtures.chat_server import ChatServer, Reply
 from tests.fixtures.teaching import endpoint_config, good_teacher, job_in, make_dataset, rows_of
@@ -30,7 +31,8 @@ MAX_KILLS = 12
 ENDPOINT_CHILD = """
 import sys
 from pathlib import Path
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.generate_teacher import STAGE, GenerateConfig
 config, folder = GenerateConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 execute(STAGE, config, Job("signals", folder / "out", inputs={"dataset": folder / "dataset"}, work=folder / "work" / "key"))

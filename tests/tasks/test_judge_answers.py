@@ -9,7 +9,7 @@ import pytest
 from data_contracts.errors import ArtifactError, ConfigError
 from tasks.core.backoff import Backoff
 from tasks.core.errors import TransientError
-from tasks.core.stage import execute
+from tasks.core.stage_process import execute
 from tasks.judge_answers import STAGE, JudgeConfig, judge_answers
 from tests.fixtures import judge_panel as world
 from tests.fixtures.chat_server import ChatServer, Reply

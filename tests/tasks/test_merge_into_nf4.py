@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.formats import lora_file, safetensors_file
 from tasks.merge_into_nf4 import STAGE, MergeIntoNf4Config, verify_control
 from tasks.runtimes import nf4

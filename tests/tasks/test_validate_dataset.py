@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import ConfigError, ContractError
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.formats.token_rows import read_token_rows, write_token_rows
 from tasks.recipes import load_recipe
 from tasks.recipes.signals import nano_rows as signals_world

@@ -23,7 +23,8 @@ from tasks.comparison.model_entry import ModelEntry
 from tasks.comparison.preflight import try_endpoint
 from tasks.core.artifact import sha256_file
 from tasks.core.errors import ArtifactError
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.distillation.teacher_settings import TeacherSettings
 from tasks.evaluation.local_models import AskingConfig
 from tasks.generate_teacher import STAGE, GenerateConfig, generate_teacher

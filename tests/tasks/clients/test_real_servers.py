@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.clients.vllm_settings import DEFAULT_PYTHON, interpreter_problem
-from tasks.core.stage import execute
+from tasks.core.stage_process import execute
 from tasks.generate_teacher import STAGE, GenerateConfig
 from tasks.judge_answers import STAGE as JUDGE_STAGE
 from tasks.judge_answers import JudgeConfig

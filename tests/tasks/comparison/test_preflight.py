@@ -14,7 +14,8 @@ from tasks.compare_models import STAGE, CompareConfig
 from tasks.comparison import preflight as askable
 from tasks.comparison.model_entry import ModelEntry, Place
 from tasks.core.errors import ConfigError
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.gguf_export.convert import convert
 from tasks.prompts.prompt_digest import contract_digest, read_carried, write_carried
 from tests.fixtures.chat_server import ChatServer, Reply

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from data_contracts.verdict import report
-from tasks.core import stage as stages
+from tasks.core import stage_process as stages
 from tasks.core.settings import Settings
-from tasks.core.stage import Job, Stage, execute
+from tasks.core.stage import Job, Stage
+from tasks.core.stage_process import execute
 
 ROOT = Path(__file__).resolve().parents[3]
 COUNT_CALLS = """

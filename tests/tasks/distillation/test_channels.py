@@ -9,7 +9,7 @@ import pytest
 from data_contracts.prompting.prompt import load_prompt
 from tasks.clients.harmony import MARKS
 from tasks.clients.vllm_settings import DEFAULT_PYTHON, interpreter_problem
-from tasks.core.stage import execute
+from tasks.core.stage_process import execute
 from tasks.generate_teacher import STAGE, GenerateConfig
 from tasks.recipes.signals import nano_rows as signals_world
 from tests.fixtures.teaching import job_in, make_dataset, rows_of

@@ -24,7 +24,8 @@ from tasks.build_dataset import STAGE, DatasetConfig, build_dataset, verify_data
 from tasks.clients.endpoint_settings import TEACHER_API_KEY
 from tasks.core.artifact import Store
 from tasks.core.errors import ArtifactError, ConfigError, ContractError
-from tasks.core.stage import Job, Run, build, execute
+from tasks.core.stage import Job, Run, build
+from tasks.core.stage_process import execute
 from tasks.distillation.teacher_rows import LOG_NAME
 from tasks.distillation.teacher_settings import TeacherSettings
 from tasks.recipes.signals import recipe as signals
@@ -234,7 +235,8 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from tasks.build_dataset import STAGE, DatasetConfig
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 config, folder = DatasetConfig(**json.loads(sys.argv[1])), Path(sys.argv[2])
 execute(STAGE, config, Job("signals", folder / "out", work=folder / "work"))
 """

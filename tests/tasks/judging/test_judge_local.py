@@ -11,7 +11,7 @@ import pytest
 from data_contracts.errors import ConfigError
 from tasks.clients.response_log import AnswerLog
 from tasks.core.artifact import content_digest, hash_folder, sha256_file
-from tasks.core.stage import execute
+from tasks.core.stage_process import execute
 from tasks.judge_answers import STAGE, JudgeConfig
 from tasks.judging.judge import JudgeSettings, ask_judge, identity_of
 from tasks.judging.verdicts import Questions

@@ -8,7 +8,7 @@ import pytest
 
 from data_contracts.verdict import failures
 from tasks.core.errors import ArtifactError
-from tasks.core.stage import execute
+from tasks.core.stage_process import execute
 from tasks.judge_answers import STAGE, JudgeConfig, judge_answers, verify_judgement
 from tasks.judging.verdicts import Questions
 from tests.fixtures import judge_panel as world

@@ -13,7 +13,8 @@ from tasks.comparison import preflight as askable
 from tasks.comparison.checks import ANSWERS, BOARD
 from tasks.comparison.model_entry import ModelEntry
 from tasks.core.errors import ConfigError
-from tasks.core.stage import Job, execute
+from tasks.core.stage import Job
+from tasks.core.stage_process import execute
 from tasks.evaluation.local_models import AskingConfig, LocalModel, ask
 from tasks.gguf_export.convert import convert
 from tasks.recipes.signals import recipe as signals
